@@ -1,0 +1,1 @@
+"""Pure decisions: what manifests may say and what they mean together."""

@@ -1,0 +1,15 @@
+"""What every service is built on: life cycle, settings, transports, clocks. No module here knows a prompt, a bucket or a pool.
+
+| module | what it gives |
+|---|---|
+| `lifecycle` | start in order, report readiness, leave politely |
+| `settings` | environment variables to a frozen struct, each field with unit and reason |
+| `errors` | the one table of error codes on all transports |
+| `metrics` | every metric by name |
+| `admin` | /healthz, /readyz, /metrics on a port of its own |
+| `grpc_server`, `grpc_channel`, `batched` | gRPC with health and reflection; many calls in one stream message |
+| `resp` | one pipelined Redis connection that knows the run it talks to |
+| `kafka` | a producer on the event loop |
+| `configuration` | the published snapshot, pushed |
+| `clock`, `deadline`, `backoff`, `loop_watch` | time |
+"""

@@ -1,0 +1,47 @@
+"""How busy is the event loop, and what held it up?"""
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Self
+
+
+class LoopWatch:
+    """Share of the loop's time that was spent working, and callbacks' stalls, measured by a heartbeat of its own.
+
+    A beat that comes late by more than `stall_s` is a stall: something held the loop for that long. `busy` is the CPU time
+    of this thread over wall time, smoothed over about a second.
+    """
+
+    def __init__(self, beat_s: float = 0.05, stall_s: float = 0.05) -> None:
+        self.busy = 0.0
+        self.stalls: list[float] = []  # the last 100, seconds each
+        self.total_stalls = 0
+        self._beat_s = beat_s
+        self._stall_s = stall_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._beat(), name="loop watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task:
+            self._task.cancel()
+
+    async def _beat(self) -> None:
+        wall, cpu = time.monotonic(), time.thread_time()
+        while True:
+            await asyncio.sleep(self._beat_s)
+            wall_now, cpu_now = time.monotonic(), time.thread_time()
+            elapsed = wall_now - wall
+            late = elapsed - self._beat_s
+            # CPU time tells our own stall from one that the machine's other load made.
+            if late > self._stall_s and cpu_now - cpu > self._stall_s:
+                self.total_stalls += 1
+                self.stalls.append(late)
+                del self.stalls[:-100]
+            self.busy += (min((cpu_now - cpu) / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
+            wall, cpu = wall_now, cpu_now
