@@ -4,18 +4,37 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import components
+from services.cli.stack.handle import Stack
+from tests.support.components import component
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`redis://127.0.0.1:PORT/0` of a real Redis, shared by the session: use keys of your own."""
-    with components.redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    with component("redis", tmp_path_factory.mktemp("redis")) as ports:
+        yield f"redis://127.0.0.1:{ports['port']}/0"
 
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`127.0.0.1:PORT` of a real Kafka broker, shared by the session: use topics of your own; none exists."""
-    with components.kafka(tmp_path_factory.mktemp("kafka")) as bootstrap:
-        yield bootstrap
+    with component("kafka", tmp_path_factory.mktemp("kafka")) as ports:
+        yield f"127.0.0.1:{ports['port']}"
+
+
+@pytest.fixture(scope="session")
+def triton_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`127.0.0.1:PORT` of the gRPC port of a real Triton that serves the model `tiny`."""
+    with component("triton", tmp_path_factory.mktemp("triton")) as ports:
+        yield f"127.0.0.1:{ports['grpc']}"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole stack, real and alone: `stack.key`, `stack.gateways`, `stack.kill(name)`, `pause`, `resume`, `wait_ready`.
+
+    Tests share it, so each leaves it ready.
+    """
+    with Stack(tmp_path_factory.mktemp("stack"), ports="free", tied=True) as running:
+        running.wait_ready()
+        yield running

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs Triton Inference Server 2.51.0 for CPU once per user and prints its folder. Does nothing when it is there.
+# Installs Triton Inference Server for CPU, of the version in deploy/local/versions.toml, once per user and prints its folder. Does nothing when it is there.
 #
 #   deploy/triton/install.sh
 #
-# MILLRACE_TRITON_HOME    where (default: ${XDG_CACHE_HOME:-~/.cache}/millrace/triton-2.51.0)
+# MILLRACE_TRITON_HOME    where (default: ${XDG_CACHE_HOME:-~/.cache}/millrace/triton-VERSION)
 # MILLRACE_TRITON_PYTHON  the Python 3.11 it runs models with (default: /usr/bin/python3.11, else the first on the path)
 # MILLRACE_UV             uv (default: .venv/bin/uv of this repository, else the first on the path)
 set -euo pipefail
@@ -11,7 +11,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 lock=$repository/requirements/triton.lock
-home=${MILLRACE_TRITON_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace/triton-2.51.0}
+version=$(sed -n '/^\[triton\]/,/^\[/s/^version = "\([^"]*\)".*/\1/p' "$repository/deploy/local/versions.toml")
+home=${MILLRACE_TRITON_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace/triton-$version}
 say() { echo "triton: $*" >&2; }
 
 uv=${MILLRACE_UV:-$repository/.venv/bin/uv}

@@ -5,7 +5,8 @@
 #                          [--repository deploy/triton/model_repository]
 #
 # Ready: GET http://HOST:HTTP_PORT/v2/health/ready. Stop: TERM (running requests get up to 5 s).
-# Alive to the last process: deploy/triton/probe.sh (the server calls itself ready when a model's process is dead).
+# The server stays up and calls itself ready when a model's process is dead; a watchdog beside it then stops it, so that
+# whoever started it starts it again.
 # MILLRACE_TRITON_HOME: where install.sh put the server.
 set -euo pipefail
 
@@ -18,12 +19,13 @@ while [ $# -gt 0 ]; do
     --grpc-port) grpc=$2 ;;
     --metrics-port) metrics=$2 ;;
     --repository) models=$2 ;;
-    *) sed -n '2,10s/^# \?//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,11s/^# \?//p' "$0" >&2; exit 2 ;;
   esac
   shift 2
 done
 
-home=${MILLRACE_TRITON_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace/triton-2.51.0}
+version=$(sed -n '/^\[triton\]/,/^\[/s/^version = "\([^"]*\)".*/\1/p' "$here/../local/versions.toml")
+home=${MILLRACE_TRITON_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/millrace/triton-$version}
 server=$home/venv/lib/python3.11/site-packages/pytriton/tritonserver
 [ -f "$home/installed.lock" ] || { echo "triton: not installed: run deploy/triton/install.sh" >&2; exit 1; }
 
@@ -34,6 +36,21 @@ rm -f "/dev/shm/$regions"*
 # A model's process runs the python3 found first. One thread for its matrix products: the matrices are too small for two.
 export PATH="$home/venv/bin:$PATH" OPENBLAS_NUM_THREADS=1
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+# Dies with the server (setpriv), and waits without a process of its own (read).
+setpriv --pdeathsig KILL bash -c '
+  exec {never}<> <(:)
+  dead=0
+  while [ "$dead" -lt 2 ]; do
+    [ "$dead" -gt 0 ] || read -rt 2 -u "$never" || true
+    status=0
+    "$2/probe.sh" --http "$1" --repository "$3" 2>/dev/null || status=$?
+    if [ "$status" = 1 ]; then dead=$((dead + 1)); else dead=0; fi
+  done
+  echo "triton: a model process does not answer, stopping the server" >&2
+  kill -KILL "$PPID"
+' watchdog "$host:$http" "$here" "$models" &
+
 exec "$server/bin/tritonserver" \
   --model-repository="$(realpath "$models")" --backend-directory="$server/backends" \
   --http-address="$host" --http-port="$http" --grpc-address="$host" --grpc-port="$grpc" \

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from millrace.config.v1.config_pb2 import Snapshot
 from millrace_operator.core.manifests import Flaw, Manifest
-from millrace_operator.core.snapshot import Snapshot, compile_snapshot
+from millrace_operator.core.snapshot import compile_snapshot
 
 
 def files_of(folders: Sequence[Path]) -> list[Path]:

@@ -16,39 +16,23 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
-from typing import Protocol
 
 import redis
 from google.protobuf import text_format
+from google.protobuf.message import DecodeError
 from redis.exceptions import RedisError
 
-from millrace_operator.core.snapshot import Snapshot
+from millrace.config.v1.config_pb2 import Snapshot
 from millrace_operator.folders import compile_folders, fingerprint
 
 KEY, CHANNEL = "cfg:snapshot", "cfg"
 POLL_S = 0.5
 
 
-class Store(Protocol):
-    """What the publisher needs of Redis."""
-
-    def get(self, name: str) -> bytes | None:
-        """The value of a key."""
-        ...
-
-    def set(self, name: str, value: bytes) -> object:
-        """Write a key."""
-        ...
-
-    def publish(self, channel: str, message: bytes) -> object:
-        """Tell who listens."""
-        ...
-
-
 class Publisher:
     """Keeps `cfg:snapshot` equal to the last good set of manifests."""
 
-    def __init__(self, folders: Sequence[Path], store: Store) -> None:
+    def __init__(self, folders: Sequence[Path], store: redis.Redis) -> None:
         self._folders = folders
         self._store = store
         self._seen: object = None
@@ -82,11 +66,11 @@ class Publisher:
 
     def _held(self) -> Snapshot | None:
         raw = self._store.get(KEY)
-        if raw is None:
+        if not isinstance(raw, bytes):
             return None
         try:
             return Snapshot.FromString(raw)
-        except ValueError:
+        except DecodeError:
             return None
 
 

@@ -4,21 +4,27 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from millrace.task.v1.task_pb2 import Outcome, Route, Task, UsageRecord
+from services.chassis.resp import RedisAwayError, RunChangedError
+from services.tasklog.core.control import Claim, Control
 from services.tasklog.core.entries import AppendResult, Begin, Delta, Entry, Fenced, Header, Terminal
 
-
-class RedisAwayError(ConnectionError):
-    """Redis did not answer. Whether a write happened is unknown; writing the same entry again is safe."""
-
-
-class RunChangedError(ConnectionError):
-    """Redis has another run id than the one an attempt writes under: it may have forgotten the newest writes."""
+__all__ = [
+    "AnswerStore",
+    "Claim",
+    "Control",
+    "RedisAwayError",
+    "RunChangedError",
+    "TaskControl",
+    "TokenLog",
+    "UsageLog",
+]
 
 
 class TokenLog(Protocol):
     """The log of each task's answer. One writer at a time, any number of readers.
 
-    Every method raises RedisAwayError. Methods that take `run_id` raise RunChangedError when Redis has another one.
+    Every method raises RedisAwayError: whether a write happened is then unknown, and writing the same entry again is safe.
+    Methods that take `run_id` raise RunChangedError when Redis has another one: it may have forgotten the newest writes.
     """
 
     @property
@@ -29,19 +35,25 @@ class TokenLog(Protocol):
     async def begin(self, task: str, header: Header, keep_s: float) -> Begin | Fenced:
         """Fence first, then read: write the header, only then read what lies below it.
 
-        Creates the log if there is none and lets it expire `keep_s` seconds from now. The run id is the header's.
+        Creates the log if there is none; it lives `keep_s` seconds from now, or longer if it was to live longer. The run id
+        is the header's.
         """
         ...
 
     async def append(self, run_id: str, entries: Sequence[tuple[str, Delta | Terminal]]) -> list[AppendResult]:
         """Append (task, entry) pairs in one pipeline; one result each, in order. Never creates a log.
 
-        A refused entry is read back: this attempt's own top entry at or above it means written, anything else fenced.
+        Several entries of one task are written together or not at all. The routes and the wish of each task are read after
+        its entries were written. A refused entry is read back: this attempt's own top entry at or above it means written,
+        anything else fenced.
         """
         ...
 
     async def rewrite(self, run_id: str, task: str, whole: Delta, terminal: Terminal | None) -> AppendResult:
-        """Log a whole text again as one entry, with its terminal in the same transaction if it had ended."""
+        """Log a whole text again as one entry, with its terminal in the same transaction if it had ended.
+
+        `whole` may be empty, for a task that ended without text.
+        """
         ...
 
     async def read(self, task: str, after: tuple[int, int] | None = None) -> list[Entry]:
@@ -69,34 +81,15 @@ class TokenLog(Protocol):
         ...
 
 
-class Claim(Protocol):
-    """What `TaskControl.claim` found. Attributes: `mine` (the body hash is the same), `tries` (1 = first), `state`."""
-
-    mine: bool
-    tries: int
-    state: str
-
-
-class Control(Protocol):
-    """What `TaskControl.get` returns: tenant, model, pool, state (`claimed`, `accepted` or `ended`), deadline, submitted_at (Unix s)."""
-
-    tenant: str
-    model: str
-    pool: str
-    state: str
-    deadline: float
-    submitted_at: float
-
-
 class TaskControl(Protocol):
     """Claim and state of each task, `t:{id}:ctl`. Written by the router, its end by the dispatcher."""
 
     async def claim(self, task: Task, keep_s: float) -> Claim:
-        """Claim the id for this body (HSETNX) and count the try."""
+        """Claim the id for this body and pool (HSETNX) and count the try. Kept as for `begin`."""
         ...
 
     async def accepted(self, task: str) -> None:
-        """The record is committed. Not waited for: a claim counts as queued."""
+        """The record is committed. Not waited for, a claim counts as queued; and never in place of an end."""
         ...
 
     async def ended(self, task: str) -> None:

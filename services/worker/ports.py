@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from millrace.frames.v1.frames_pb2 import FrameBatch
 from millrace.task.v1.task_pb2 import Message
 
 
@@ -74,7 +75,7 @@ class EngineChunk:
 
 
 class Engine(Protocol):
-    """Makes text. Runs as many requests at once as it has slots; more wait inside it."""
+    """Makes text, of many requests at once. How many are worth sending is the caller's business."""
 
     async def ready(self) -> bool:
         """Would a request be served now?"""
@@ -83,7 +84,8 @@ class Engine(Protocol):
     def generate(self, request: EngineRequest) -> AsyncGenerator[EngineChunk, None]:
         """Stream the answer. `aclose()` of the generator, or cancelling the task in it, cancels in the engine.
 
-        Raises EngineFault. The deadline is the caller's to enforce; the engine only never outlives it.
+        Raises EngineFault; an engine that falls silent is a fault too. The deadline is the caller's to enforce; the engine
+        only never outlives it.
         """
         ...
 
@@ -105,4 +107,12 @@ class Prompts(Protocol):
 
     def count(self, text: str) -> int:
         """Tokens of a rendered prompt or of an answer."""
+        ...
+
+
+class FramePublisher(Protocol):
+    """Live frames to the gateways that read. They are hints: losing one costs its reader latency, never a byte."""
+
+    def push(self, address: str, batch: FrameBatch) -> None:
+        """Send to the frames server at `address`. Never waits and never raises, whatever that gateway does."""
         ...

@@ -1,11 +1,13 @@
 """The protocol is a function of its bytes: how the network cuts them changes nothing, and a real client agrees."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.frames import Opcode
-from websockets.protocol import State
 from websockets.uri import parse_uri
+from websockets.utils import accept_key
 
 from services.gateway.core.ws_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, CloseCode, Failed
 from services.gateway.core.ws_protocol import Binary, Close, Event, Ping, Pong, ServerProtocol, Text
@@ -40,7 +42,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(stream: bytes, cuts: list[
     """One read, many reads, empty reads, one byte at a time: the same events, valid stream or not."""
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     whole = events_of([stream])
-    assert events_of([stream[a:b] for a, b in zip(places, places[1:], strict=False)]) == whole
+    assert events_of([stream[a:b] for a, b in pairwise(places)]) == whole
     assert events_of([bytes((byte,)) for byte in stream]) == whole
 
 
@@ -63,7 +65,7 @@ def test_a_message_survives_any_fragmentation(data: st.DataObject) -> None:
     payload = data.draw(st.text(max_size=60)).encode()[:LIMIT]
     payload = payload.decode(errors="ignore").encode()
     cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(payload)), max_size=5))), len(payload)]
-    pieces = [payload[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [payload[a:b] for a, b in pairwise(cuts)]
     stream, pings = b"", []
     for number, piece in enumerate(pieces):
         stream += client_frame(TEXT if number == 0 else CONTINUATION, piece, final=number == len(pieces) - 1)
@@ -76,7 +78,13 @@ def test_a_message_survives_any_fragmentation(data: st.DataObject) -> None:
 def websockets_client() -> ClientProtocol:
     """A client of the `websockets` library that has its upgrade behind it."""
     client = ClientProtocol(parse_uri("ws://localhost/"), max_size=None)
-    client.state = State.OPEN
+    request = client.connect()
+    client.send_request(request)
+    client.data_to_send()
+    accept = accept_key(request.headers["Sec-WebSocket-Key"])
+    upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}"
+    client.receive_data(f"HTTP/1.1 101 Switching Protocols\r\n{upgrade}\r\n\r\n".encode())
+    client.events_received()
     return client
 
 

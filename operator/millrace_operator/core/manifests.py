@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta
@@ -30,7 +30,7 @@ class _Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all parts: camel case as in Kubernetes, unknown fields refused."""
 
 
-class Metadata(_Schema):
+class Metadata(_Schema, frozen=True, kw_only=True):
     """Of these only the name has a meaning here."""
 
     name: Name
@@ -42,7 +42,7 @@ class Metadata(_Schema):
 # -- WorkerPool ---------------------------------------------------------------------------------------------------------
 
 
-class Model(_Schema):
+class Model(_Schema, frozen=True, kw_only=True):
     """What the engine of a pool runs."""
 
     name: ModelName  # the engine's own name of the model
@@ -51,25 +51,25 @@ class Model(_Schema):
     context_tokens: Tokens = 2048  # prompt and completion together
 
 
-class Concurrency(_Schema):
+class Concurrency(_Schema, frozen=True, kw_only=True):
     """How much a worker takes."""
 
     slots: Annotated[int, Meta(ge=1, le=4096)] = 8  # tasks that one worker runs at once
 
 
-class Queue(_Schema):
+class Queue(_Schema, frozen=True, kw_only=True):
     """How much may wait."""
 
     max_seconds: Positive = 30.0  # waiting work per slot above which new work below critical is shed
 
 
-class Poison(_Schema):
+class Poison(_Schema, frozen=True, kw_only=True):
     """When a task is given up."""
 
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3  # failures before it goes to the dead letters
 
 
-class WorkerPoolSpec(_Schema):
+class WorkerPoolSpec(_Schema, frozen=True, kw_only=True):
     """Workers of one model and one kind of accelerator."""
 
     model: Model
@@ -81,21 +81,21 @@ class WorkerPoolSpec(_Schema):
 # -- ModelRoute ---------------------------------------------------------------------------------------------------------
 
 
-class Target(_Schema):
+class Target(_Schema, frozen=True, kw_only=True):
     """One share of a route."""
 
     pool: Name
     weight: Annotated[int, Meta(ge=1, le=1000)] = 1  # share = weight / sum of the weights
 
 
-class TokenBounds(_Schema):
+class TokenBounds(_Schema, frozen=True, kw_only=True):
     """Completion tokens of one request."""
 
     default: Tokens = 256  # when the client names none
     max: Tokens = 1024  # more is refused
 
 
-class ModelRouteSpec(_Schema):
+class ModelRouteSpec(_Schema, frozen=True, kw_only=True):
     """Where requests for a model name go."""
 
     model: ModelName | None = None  # the name clients use; absent: the manifest's name
@@ -107,7 +107,7 @@ class ModelRouteSpec(_Schema):
 # -- LimitPolicy --------------------------------------------------------------------------------------------------------
 
 
-class Limit(_Schema):
+class Limit(_Schema, frozen=True, kw_only=True):
     """A bucket: `rate` units are gained in each period, at most `burst` can be taken at once."""
 
     rate: Positive
@@ -115,14 +115,14 @@ class Limit(_Schema):
     burst: Annotated[float, Meta(ge=1, le=1e12)] | None = None  # absent: the rate
 
 
-class Dimensions(_Schema):
+class Dimensions(_Schema, frozen=True, kw_only=True):
     """What is counted; a dimension that is absent is unlimited. A token limit counts prompt + 2 x completion tokens."""
 
     requests: Limit | None = None
     tokens: Limit | None = None
 
 
-class LimitPolicySpec(_Schema):
+class LimitPolicySpec(_Schema, frozen=True, kw_only=True):
     """Limits for each API key and for the tenant as a whole; a request takes from all of them or from none."""
 
     per_key: Dimensions = Dimensions()
@@ -132,14 +132,14 @@ class LimitPolicySpec(_Schema):
 # -- Tenant -------------------------------------------------------------------------------------------------------------
 
 
-class SecretRef(_Schema):
+class SecretRef(_Schema, frozen=True, kw_only=True):
     """An entry of a Secret."""
 
     name: Name
     key: str | None = None  # absent: the Secret's only entry
 
 
-class Key(_Schema):
+class Key(_Schema, frozen=True, kw_only=True):
     """How the tenant proves who it is: exactly one of the two."""
 
     name: Name  # what logs, usage records and limits call it
@@ -147,7 +147,7 @@ class Key(_Schema):
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
 
 
-class TenantSpec(_Schema):
+class TenantSpec(_Schema, frozen=True, kw_only=True):
     """Who pays, what it may use and how much."""
 
     keys: Annotated[tuple[Key, ...], Meta(max_length=64)] = ()
@@ -162,7 +162,7 @@ class TenantSpec(_Schema):
 # -- whole manifests ----------------------------------------------------------------------------------------------------
 
 
-class WorkerPool(_Schema, tag_field="kind", tag="WorkerPool"):
+class WorkerPool(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="WorkerPool"):
     """kind: WorkerPool."""
 
     api_version: Literal["millrace.dev/v1alpha1"]
@@ -170,7 +170,7 @@ class WorkerPool(_Schema, tag_field="kind", tag="WorkerPool"):
     spec: WorkerPoolSpec
 
 
-class ModelRoute(_Schema, tag_field="kind", tag="ModelRoute"):
+class ModelRoute(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="ModelRoute"):
     """kind: ModelRoute."""
 
     api_version: Literal["millrace.dev/v1alpha1"]
@@ -183,7 +183,7 @@ class ModelRoute(_Schema, tag_field="kind", tag="ModelRoute"):
         return self.spec.model or self.metadata.name
 
 
-class LimitPolicy(_Schema, tag_field="kind", tag="LimitPolicy"):
+class LimitPolicy(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="LimitPolicy"):
     """kind: LimitPolicy."""
 
     api_version: Literal["millrace.dev/v1alpha1"]
@@ -191,7 +191,7 @@ class LimitPolicy(_Schema, tag_field="kind", tag="LimitPolicy"):
     spec: LimitPolicySpec
 
 
-class Tenant(_Schema, tag_field="kind", tag="Tenant"):
+class Tenant(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="Tenant"):
     """kind: Tenant."""
 
     api_version: Literal["millrace.dev/v1alpha1"]
@@ -199,7 +199,7 @@ class Tenant(_Schema, tag_field="kind", tag="Tenant"):
     spec: TenantSpec
 
 
-class Secret(_Schema, tag_field="kind", tag="Secret"):
+class Secret(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="Secret"):
     """kind: Secret, as in Kubernetes: `data` is base64, `stringData` is plain."""
 
     api_version: Literal["v1"]
@@ -273,7 +273,7 @@ def read(manifest: Manifest) -> Resource | Flaw:
     if document.get("kind") not in KINDS:
         return flaw("kind", f"{document.get('kind')!r} is not one of {', '.join(KINDS)}")
     try:
-        return msgspec.convert(document, Resource)
+        return cast("Resource", msgspec.convert(document, Resource))
     except msgspec.ValidationError as error:
         rule, _, where = str(error).partition(" - at ")
         path = where.strip("`").removeprefix("$").lstrip(".")

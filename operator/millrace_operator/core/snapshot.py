@@ -6,19 +6,25 @@ never see a route without its pool.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from millrace.config.v1 import config_pb2 as config
-from millrace.config.v1.config_pb2 import Snapshot
-from millrace.task.v1.task_pb2 import PriorityClass
 
+from millrace.config.v1 import config_pb2 as config
+from millrace.task.v1 import task_pb2 as task
 from millrace_operator.core import manifests as m
 
 R = TypeVar("R")
 
+_CLASSES: dict[m.ClassName, task.PriorityClass] = {
+    "critical": task.PRIORITY_CLASS_CRITICAL,
+    "standard": task.PRIORITY_CLASS_STANDARD,
+    "batch": task.PRIORITY_CLASS_BATCH,
+    "background": task.PRIORITY_CLASS_BACKGROUND,
+}
 
-def compile_snapshot(manifests: Sequence[m.Manifest]) -> Snapshot | list[m.Flaw]:
+
+def compile_snapshot(manifests: Sequence[m.Manifest]) -> config.Snapshot | list[m.Flaw]:
     """The snapshot with its version but without `compiled_at`, or every flaw found.
 
     Of each document the first wrong field is named; rules between documents are checked once all have the right shape.
@@ -34,7 +40,7 @@ def compile_snapshot(manifests: Sequence[m.Manifest]) -> Snapshot | list[m.Flaw]
     flaws = list(book.flaws())
     if flaws:
         return flaws
-    snapshot = Snapshot(
+    snapshot = config.Snapshot(
         pools=[_pool(pool) for pool in book.sorted(m.WorkerPool)],
         routes=[_route(route) for route in book.sorted(m.ModelRoute)],
         tenants=[_tenant(tenant, book) for tenant in book.sorted(m.Tenant)],
@@ -48,7 +54,9 @@ class _Book:
 
     def __init__(self, resources: Sequence[tuple[m.Manifest, m.Resource]]) -> None:
         self._resources = resources
-        self.by_name = {(type(resource), resource.metadata.name): resource for _, resource in resources}
+        self.by_name: dict[tuple[type[Any], str], m.Resource] = {
+            (type(resource), resource.metadata.name): resource for _, resource in resources
+        }
 
     def sorted(self, kind: type[R]) -> list[R]:
         """Resources of a kind by name: the order of files and documents means nothing."""
@@ -56,7 +64,7 @@ class _Book:
 
     def find(self, kind: type[R], name: str) -> R | None:
         """The resource of that kind and name."""
-        found = self.by_name.get((kind, name))  # type: ignore[call-overload]  # one dict for all kinds
+        found = self.by_name.get((kind, name))
         return found if isinstance(found, kind) else None
 
     def flaws(self) -> Iterator[m.Flaw]:
@@ -135,7 +143,7 @@ class _Book:
             yield "spec.limitPolicy", f"there is no LimitPolicy `{spec.limit_policy}`"
 
 
-def _by_name(item: tuple[tuple[type, str], object]) -> str:
+def _by_name(item: tuple[tuple[type[Any], str], object]) -> str:
     return item[0][1]
 
 
@@ -176,7 +184,7 @@ def _tenant(tenant: m.Tenant, book: _Book) -> config.Tenant:
         name=tenant.metadata.name,
         keys=[config.ApiKey(name=key.name, sha256=book.digest(key) or b"") for key in spec.keys],
         models=spec.models,
-        classes=[PriorityClass.Value(f"PRIORITY_CLASS_{name.upper()}") for name in spec.classes],
+        classes=[_CLASSES[name] for name in spec.classes],
         weight=spec.weight,
         limits=_limits(policy.spec) if policy else None,
         retention=_seconds(spec.retention_seconds),

@@ -1,24 +1,22 @@
 """The folder that a stack lives in: who holds it, its secrets, its status file.
 
-    stack.lock      held by the running supervisor (the kernel lets go of it when that process dies)
-    status.json     what runs, with pids and ports; mode 0600, it holds the local API key
-    secrets/        made at the first start, mode 0600: `local-key`, `task-id`
-    manifests/      the committed manifests and the Secret with the local key, as the configuration publisher reads them
-    <instance>/     data of one process;  logs/<instance>.log  its output
+stack.lock      held by the running supervisor (the kernel lets go of it when that process dies)
+status.json     what runs, with pids and ports; mode 0600, it holds the local API key
+secrets/        made at the first start, mode 0600: `local-key`, `task-id`
+manifests/      read beside the committed manifests: the Secret with the local key, and what anyone adds
+<instance>/     data of one process;  logs/<instance>.log  its output
 """
 
 import base64
 import fcntl
 import os
 import secrets
-import shutil
 from pathlib import Path
 
 import msgspec
 import yaml
 
 from services.cli.stack.core.report import StackStatus
-from services.cli.stack.software import LOCAL
 
 
 class Home:
@@ -80,18 +78,15 @@ class Home:
         write_private(self.status_file, msgspec.json.format(msgspec.json.encode(status)))
 
     def prepare(self) -> str:
-        """Make secrets unless they are there, lay out the manifests; returns the local API key."""
+        """Make the secrets unless they are there; returns the local API key."""
         key_file, task_id_file = self.secrets / "local-key", self.secrets / "task-id"
         if not key_file.exists():
             write_private(key_file, b"mr_" + base64.b32encode(secrets.token_bytes(20)).lower())
         if not task_id_file.exists():
             write_private(task_id_file, base64.b64encode(secrets.token_bytes(32)))
         key = key_file.read_text().strip()
-        self.manifests.mkdir(exist_ok=True)
-        for committed in (LOCAL / "manifests").glob("*.yaml"):
-            shutil.copyfile(committed, self.manifests / committed.name)
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "local-key"}, "stringData": {"key": key}}
-        write_private(self.manifests / "local-key.secret.yaml", yaml.safe_dump(secret).encode())
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "local"}, "stringData": {"key": key}}
+        write_private(self.manifests / "local-key.yaml", yaml.safe_dump(secret).encode())
         return key
 
 

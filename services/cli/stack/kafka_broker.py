@@ -2,22 +2,28 @@
 
 `install` fetches the jars once with Maven, formats a data folder and records a class archive: a broker then starts in about
 1.5 s instead of 3.5 s. Every new data folder is a copy of the formatted one, which saves another start of the JVM.
+
+    python -m services.cli.stack.kafka_broker install
+    python -m services.cli.stack.kafka_broker FOLDER PORT CONTROLLER_PORT      becomes the broker
 """
 
+import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+from services.cli.stack.port_search import free_port
 from services.cli.stack.probes import kafka_answers
 from services.cli.stack.software import LOCAL, MissingError, installed, kafka_home, program, versions
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"  # 16 bytes in base64url; fixed, so that data outlives a restart
 ARCHIVE = "classes.jsa"
 JVM = (
-    "-Xms96m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -Djava.awt.headless=true "
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true"
-).split()
+    "-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+)  # fmt: skip
 
 # One broker for one machine: few threads, no wait before a group starts, and a broker that was killed may come back after
 # 2 s (by default its dead incarnation keeps the place for 9 s).
@@ -80,7 +86,7 @@ def _write_settings(directory: Path, port: int, controller_port: int) -> Path:
     return settings
 
 
-def install(port: int, controller_port: int) -> None:
+def install() -> None:
     """Fetch the jars, format a data folder, start once to record the class archive. Quick when it was done before."""
     home = kafka_home()
     if installed(home):
@@ -97,6 +103,8 @@ def install(port: int, controller_port: int) -> None:
         check=True,
     )  # fmt: skip
     scratch = home / "scratch"
+    port = free_port()
+    controller_port = free_port(port + 1)
     settings = str(_write_settings(scratch, port, controller_port))
     with (home / "install.log").open("wb") as log:
         format_data = _java("kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c", settings)
@@ -114,7 +122,24 @@ def install(port: int, controller_port: int) -> None:
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
-    while not kafka_answers("127.0.0.1", port):
+    while kafka_answers(port):
         if process.poll() is not None:
             raise MissingError(f"Kafka was fetched but does not start, see {kafka_home()}/install.log")
         time.sleep(0.1)
+
+
+def main() -> None:
+    """Install, or become a broker."""
+    try:
+        if sys.argv[1:] == ["install"]:
+            install()
+        else:
+            folder, port, controller_port = sys.argv[1:]
+            command = prepare(Path(folder), int(port), int(controller_port))
+            os.execv(command[0], command)  # noqa: S606 - the supervisor watches this very process
+    except MissingError as missing:
+        sys.exit(f"kafka: {missing}")
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,6 @@ async def spawn(
     It gets TERM when this process dies in whatever way (setpriv from util-linux sets that and becomes the command), and it leads
     a session of its own, so that the terminal's Ctrl-C reaches only the supervisor, which stops things in order.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(

@@ -7,6 +7,7 @@ file `installed`, written last. Nothing here downloads: `kafka_broker.install` a
 import os
 import shutil
 import tomllib
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ def kafka_home() -> Path:
     return cache_dir() / f"kafka-{versions()['kafka']['version']}"
 
 
+def triton_home() -> Path:
+    """Folder that `deploy/triton/install.sh` fills."""
+    return Path(os.environ.get("MILLRACE_TRITON_HOME") or cache_dir() / f"triton-{versions()['triton']['version']}")
+
+
 def installed(home: Path) -> bool:
     """Was this folder of downloaded software completed?"""
     return (home / "installed").exists()
@@ -51,3 +57,32 @@ def program(name: str, package: str) -> str:
     if found is None:
         raise MissingError(f"{name} is not installed. As root: apt-get install -y {package}")
     return found
+
+
+def missing(needs: Iterable[str]) -> list[str]:
+    """For each need that this machine does not meet, a sentence with the command that brings it."""
+    found = list[str]()
+    for need in dict.fromkeys(needs):
+        try:
+            _CHECKS[need]()
+        except MissingError as reason:
+            found.append(str(reason))
+    return found
+
+
+def _kafka() -> None:
+    if not installed(kafka_home()):
+        raise MissingError(f"Kafka is not in {kafka_home()}. Run: make setup")
+
+
+def _triton() -> None:
+    if not (triton_home() / "installed.lock").exists():
+        raise MissingError(f"Triton is not in {triton_home()}. Run: make setup")
+
+
+_CHECKS: dict[str, Callable[[], object]] = {
+    "redis": lambda: program("redis-server", "redis-server"),
+    "java": lambda: program("java", "default-jre-headless"),
+    "kafka": _kafka,
+    "triton": _triton,
+}

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from millrace.config.v1.config_pb2 import Limits, ModelRoute, Pool, Snapshot
+from millrace.config.v1.config_pb2 import ModelRoute, Pool, Snapshot, Tenant
 from millrace.task.v1.task_pb2 import PriorityClass
 
 from services.chassis.errors import ErrorCode, Problem
@@ -27,7 +27,7 @@ class Caller:
     api_key: str
     classes: frozenset[PriorityClass]
     models: frozenset[str]
-    limits: Limits | None
+    tenant_record: Tenant
     retention_s: float
     origins: frozenset[str]
 
@@ -52,7 +52,7 @@ class Directory:
                     api_key=key.name,
                     classes=frozenset(tenant.classes) or DEFAULT_CLASSES,
                     models=frozenset(tenant.models),
-                    limits=tenant.limits if tenant.HasField("limits") else None,
+                    tenant_record=tenant,
                     retention_s=tenant.retention.ToTimedelta().total_seconds() or RETENTION_S,
                     origins=frozenset(tenant.origins),
                 )

@@ -6,6 +6,7 @@ Field names are the protocol. Client objects refuse unknown fields; clients igno
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import CacheMark, Outcome, OutcomeKind
 
 from services.chassis.errors import ERRORS, ErrorCode, Problem
@@ -200,6 +201,13 @@ def delta(prefix: bytes, offset: int, text: str) -> bytes:
     b'{"t":"delta","task":"abc","gen":"g1","offset":2,"text":"hi"}'
     """
     return b'%b%d,"text":%b}' % (prefix, offset, encode(text))
+
+
+def place(status: TaskStatus) -> tuple[int | None, float | None]:
+    """Position and seconds until it starts, of a task that waits."""
+    if status.state != "queued":
+        return None, None
+    return status.position or None, round(status.eta_s, 1)
 
 
 def outcome_name(outcome: Outcome) -> Literal["completed", "cancelled", "expired", "failed"]:

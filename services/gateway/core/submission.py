@@ -137,8 +137,8 @@ def _not_installed(field: str, service: str) -> Problem:
     return invalid(field, f"the {service} service is not installed")
 
 
-def check(fields: SubmitFields, default_policy: str = "keep") -> Submission | Problem:
-    """The submission, or which field breaks which rule."""
+def check(fields: SubmitFields, default_policy: str = "keep", input_field: str = "input") -> Submission | Problem:
+    """The submission, or which field breaks which rule. `input_field` is the transport's name of the prompt."""
     if fields.conversation is not None:
         return _not_installed("conversation", "conversation")
     if fields.previous is not None:
@@ -147,7 +147,7 @@ def check(fields: SubmitFields, default_policy: str = "keep") -> Submission | Pr
         (ChatMessage("user", fields.input),) if isinstance(fields.input, str) else tuple(fields.input)
     )
     if not messages or not any(m.content for m in messages):
-        return invalid("input", "must not be empty")
+        return invalid(input_field, "must not be empty")
     stop = (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
     if len(stop) > 4 or not all(0 < len(s) <= 64 for s in stop):
         return invalid("stop", "at most 4 strings of 1 to 64 characters")
@@ -176,7 +176,7 @@ def check(fields: SubmitFields, default_policy: str = "keep") -> Submission | Pr
         metadata=metadata,
     )
     if submission.content_bytes > MAX_TASK_BYTES:
-        return Problem(ErrorCode.TOO_LARGE, f"input: more than {MAX_TASK_BYTES} bytes", "input")
+        return Problem(ErrorCode.TOO_LARGE, f"{input_field}: more than {MAX_TASK_BYTES} bytes", input_field)
     if submission.cache_mode == CacheMode.CACHE_MODE_ONLY and not submission.repeatable:
         return invalid("cache", "`only` needs temperature 0 or a seed")
     return submission

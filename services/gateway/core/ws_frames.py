@@ -73,8 +73,8 @@ def may_be_received(code: int) -> bool:
 def read_head(data: bytes, at: int) -> Head | Failed | None:
     """The head at `at`, None while bytes of it are missing. A bad head is told as soon as its first two bytes are there.
 
-    >>> read_head(bytes.fromhex("818200000000"), 0)
-    Head(opcode=1, final=True, length=2, mask=b'\\x00\\x00\\x00\\x00', payload_at=6)
+    >>> read_head(bytes.fromhex("818261626364"), 0)
+    Head(opcode=1, final=True, length=2, mask=b'abcd', payload_at=6)
     """
     if len(data) - at < 2:
         return None
@@ -130,8 +130,8 @@ def encode_frame(opcode: int, payload: bytes, final: bool = True) -> bytes:
 def encode_text(payload: bytes) -> bytes:
     """A whole text message; the caller vouches for its UTF-8. The hot path: a head from a table for short messages.
 
-    >>> encode_text(b"hi")
-    b'\\x81\\x02hi'
+    >>> encode_text(b"hi").hex()
+    '81026869'
     """
     if len(payload) < 126:
         return _SHORT_TEXT_HEADS[len(payload)] + payload

@@ -1,0 +1,1 @@
+"""Decisions about logs, attempts and readers, without I/O."""

@@ -1,0 +1,1 @@
+"""What the stack decides: no processes, files or clocks here."""

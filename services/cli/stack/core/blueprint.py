@@ -1,9 +1,9 @@
 """From the components file to the processes to run: instances with their names, ports, commands and environments.
 
-    components = parse(text)
-    instances = expand(components, {"worker": 3}, only=())
-    ports = assign_ports(instances, is_free)
-    fill("{all.router.grpc}", ...)            # "127.0.0.1:8104"
+components = parse(text)
+instances = expand(components, {"worker": 3}, only=())
+ports = assign_ports(instances, is_free)
+fill("{all.router.grpc}", ...)            # "127.0.0.1:8104"
 """
 
 import re
@@ -29,6 +29,7 @@ class Component:
     environment: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    alive: str = ""
     count: int | None = None
     stop_s: float = 8.0
 

@@ -27,7 +27,7 @@ from millrace.batch.v1 import batch_pb2 as millrace_dot_batch_dot_v1_dot_batch__
 from millrace.task.v1 import task_pb2 as millrace_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmillrace/cache/v1/cache.proto\x12\x11millrace.cache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmillrace/batch/v1/batch.proto\x1a\x1bmillrace/task/v1/task.proto\">\n\x05Scope\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emodel_revision\x18\x03 \x01(\t\"\xbd\x01\n\rLookupRequest\x12\'\n\x05scope\x18\x01 \x01(\x0b\x32\x18.millrace.cache.v1.Scope\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x37\n\x0epriority_class\x18\x04 \x01(\x0e\x32\x1f.millrace.task.v1.PriorityClass\x12+\n\x08lead_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rfinish_reason\x18\x02 \x01(\t\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x17.millrace.task.v1.Usage\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"\x88\x01\n\x0bLookupReply\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12+\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x19.millrace.cache.v1.AnswerH\x00\x12\x10\n\x06leader\x18\x03 \x01(\tH\x00\x12\x0f\n\x05\x66\x65nce\x18\x04 \x01(\tH\x00\x12\x13\n\x0bleader_pool\x18\x05 \x01(\tB\x07\n\x05\x66ound\"~\n\x0cStoreRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\t\x12)\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x19.millrace.cache.v1.Answer\x12\'\n\x04keep\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1c\n\nStoreReply\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x32\x8e\x01\n\x05\x43\x61\x63he\x12\x42\n\x06Lookup\x12\x1a.millrace.batch.v1.Request\x1a\x18.millrace.batch.v1.Reply(\x01\x30\x01\x12\x41\n\x05Store\x12\x1a.millrace.batch.v1.Request\x1a\x18.millrace.batch.v1.Reply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmillrace/cache/v1/cache.proto\x12\x11millrace.cache.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmillrace/batch/v1/batch.proto\x1a\x1bmillrace/task/v1/task.proto\">\n\x05Scope\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\x0emodel_revision\x18\x03 \x01(\t\"\xbd\x01\n\rLookupRequest\x12\'\n\x05scope\x18\x01 \x01(\x0b\x32\x18.millrace.cache.v1.Scope\x12\x0f\n\x07request\x18\x02 \x01(\x0c\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x37\n\x0epriority_class\x18\x04 \x01(\x0e\x32\x1f.millrace.task.v1.PriorityClass\x12+\n\x08lead_for\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"d\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x15\n\rfinish_reason\x18\x02 \x01(\t\x12&\n\x05usage\x18\x03 \x01(\x0b\x32\x17.millrace.task.v1.Usage\x12\r\n\x05\x61ge_s\x18\x04 \x01(\x01\"s\n\x0bLookupReply\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12+\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x19.millrace.cache.v1.AnswerH\x00\x12\x10\n\x06leader\x18\x03 \x01(\tH\x00\x12\x0f\n\x05\x66\x65nce\x18\x04 \x01(\tH\x00\x42\x07\n\x05\x66ound\"~\n\x0cStoreRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\t\x12)\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x19.millrace.cache.v1.Answer\x12\'\n\x04keep\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1c\n\nStoreReply\x12\x0e\n\x06stored\x18\x01 \x01(\x08\x32\x8e\x01\n\x05\x43\x61\x63he\x12\x42\n\x06Lookup\x12\x1a.millrace.batch.v1.Request\x1a\x18.millrace.batch.v1.Reply(\x01\x30\x01\x12\x41\n\x05Store\x12\x1a.millrace.batch.v1.Request\x1a\x18.millrace.batch.v1.Reply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,12 +40,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOOKUPREQUEST']._serialized_end=398
   _globals['_ANSWER']._serialized_start=400
   _globals['_ANSWER']._serialized_end=500
-  _globals['_LOOKUPREPLY']._serialized_start=503
-  _globals['_LOOKUPREPLY']._serialized_end=639
-  _globals['_STOREREQUEST']._serialized_start=641
-  _globals['_STOREREQUEST']._serialized_end=767
-  _globals['_STOREREPLY']._serialized_start=769
-  _globals['_STOREREPLY']._serialized_end=797
-  _globals['_CACHE']._serialized_start=800
-  _globals['_CACHE']._serialized_end=942
+  _globals['_LOOKUPREPLY']._serialized_start=502
+  _globals['_LOOKUPREPLY']._serialized_end=617
+  _globals['_STOREREQUEST']._serialized_start=619
+  _globals['_STOREREQUEST']._serialized_end=745
+  _globals['_STOREREPLY']._serialized_start=747
+  _globals['_STOREREPLY']._serialized_end=775
+  _globals['_CACHE']._serialized_start=778
+  _globals['_CACHE']._serialized_end=920
 # @@protoc_insertion_point(module_scope)

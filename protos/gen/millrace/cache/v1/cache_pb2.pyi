@@ -47,18 +47,16 @@ class Answer(_message.Message):
     def __init__(self, text: _Optional[str] = ..., finish_reason: _Optional[str] = ..., usage: _Optional[_Union[_task_pb2.Usage, _Mapping]] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class LookupReply(_message.Message):
-    __slots__ = ("key", "answer", "leader", "fence", "leader_pool")
+    __slots__ = ("key", "answer", "leader", "fence")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
-    LEADER_POOL_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     answer: Answer
     leader: str
     fence: str
-    leader_pool: str
-    def __init__(self, key: _Optional[bytes] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., leader: _Optional[str] = ..., fence: _Optional[str] = ..., leader_pool: _Optional[str] = ...) -> None: ...
+    def __init__(self, key: _Optional[bytes] = ..., answer: _Optional[_Union[Answer, _Mapping]] = ..., leader: _Optional[str] = ..., fence: _Optional[str] = ...) -> None: ...
 
 class StoreRequest(_message.Message):
     __slots__ = ("key", "fence", "answer", "keep")

@@ -1,0 +1,141 @@
+"""How the cache is spoken to: `millrace.cache.v1.Cache`."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+
+from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.cache.v1 import cache_pb2 as pb
+from millrace.cache.v1.cache_pb2_grpc import CacheServicer as GeneratedServicer
+from services.cache.core.flight import Flight, Join, Lead
+from services.cache.core.lookup import Ask, Found, Hit, answers, questions
+from services.cache.core.scope import KEY_BYTES, Scope, answer_key
+from services.cache.ports import AnswerCache, Ending
+from services.cache.settings import CacheSettings
+from services.chassis.batched import serve_batches
+from services.chassis.clock import monotonic, now
+from services.chassis.errors import ErrorCode, Problem
+from services.chassis.metrics import cache_batch_seconds, cache_lookups, cache_stores
+from services.chassis.resp import RedisAwayError
+
+# Only these answers are whole. A cancelled or failed one, or one whose stream broke, is never stored.
+COMPLETE: Final = frozenset({"stop", "length"})
+
+
+class CacheServicer(GeneratedServicer):
+    """Answers each batch with one pipeline to the store."""
+
+    def __init__(self, cache: AnswerCache, settings: CacheSettings) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._found = {kind: cache_lookups.labels(found=name) for kind, name in _FOUND_NAMES.items()}
+        self._stored = {
+            result: cache_stores.labels(result=name) for result, name in ((True, "stored"), (False, "dropped"))
+        }
+
+    async def Lookup(  # noqa: N802 - the RPC's name
+        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Reply]:
+        """Items are LookupRequest, results LookupReply; any error is a miss to the caller."""
+        async for reply in serve_batches(request_iterator, self.look):
+            yield reply
+
+    async def Store(  # noqa: N802 - the RPC's name
+        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Reply]:
+        """Items are StoreRequest, results StoreReply."""
+        async for reply in serve_batches(request_iterator, self.store):
+            yield reply
+
+    async def look(self, items: Sequence[Item]) -> list[bytes | Problem]:
+        """One answer per item, in order."""
+        began, instant = monotonic(), now()
+        asked = [self._ask(item) for item in items]
+        asks = [ask for ask in asked if isinstance(ask, Ask)]
+        asking = questions(asks)
+        try:
+            found = iter(answers(asks, asking, await self._cache.look(asking, instant)))
+        except RedisAwayError as reason:
+            return _with_problem(asked, Problem(ErrorCode.UNAVAILABLE, f"answers cannot be read: {reason}"))
+        replies: list[bytes | Problem] = []
+        for ask in asked:
+            if isinstance(ask, Problem):
+                replies.append(ask)
+                continue
+            what = next(found)
+            self._found[type(what)].inc()
+            replies.append(_reply(ask.key, what, instant).SerializeToString())
+        cache_batch_seconds.observe(monotonic() - began)
+        return replies
+
+    async def store(self, items: Sequence[Item]) -> list[bytes | Problem]:
+        """One answer per item, in order."""
+        asked = [self._ending(item) for item in items]
+        endings = [ending for ending in asked if isinstance(ending, Ending)]
+        try:
+            stored = iter(await self._cache.end(endings, now()))
+        except RedisAwayError as reason:
+            return _with_problem(asked, Problem(ErrorCode.UNAVAILABLE, f"answers cannot be stored: {reason}"))
+        replies: list[bytes | Problem] = []
+        for ending in asked:
+            if isinstance(ending, Problem):
+                replies.append(ending)
+                continue
+            done = next(stored)
+            self._stored[done].inc()
+            replies.append(pb.StoreReply(stored=done).SerializeToString())
+        return replies
+
+    def _ask(self, item: Item) -> Ask | Problem:
+        try:
+            request = pb.LookupRequest.FromString(item.payload)
+            scope = Scope(
+                tenant=request.scope.tenant,
+                model=request.scope.model,
+                model_revision=request.scope.model_revision,
+            )
+        except (DecodeError, ValueError) as wrong:
+            return Problem(ErrorCode.INVALID_REQUEST, f"not a LookupRequest: {wrong}")
+        if not request.task.isalnum() or not request.priority_class:
+            return Problem(ErrorCode.INVALID_REQUEST, "a lookup needs a task and its class")
+        lead_s = min(_seconds(request.lead_for) or self._settings.lead_s, self._settings.lead_s)
+        asker = Flight(int(request.priority_class), secrets.token_hex(8), request.task)
+        return Ask(answer_key(scope, request.request), asker, lead_s)
+
+    def _ending(self, item: Item) -> Ending | Problem:
+        try:
+            request = pb.StoreRequest.FromString(item.payload)
+        except DecodeError:
+            return Problem(ErrorCode.INVALID_REQUEST, "not a StoreRequest")
+        if len(request.key) != KEY_BYTES or " " in request.fence:
+            return Problem(ErrorCode.INVALID_REQUEST, "key and fence are those of the LookupReply")
+        whole = request.HasField("answer") and request.answer.finish_reason in COMPLETE
+        answer = request.answer.SerializeToString() if whole else None
+        return Ending(request.key, request.fence, answer, _seconds(request.keep) or self._settings.keep_s)
+
+
+_FOUND_NAMES: Final[dict[type[Found], str]] = {Hit: "hit", Join: "joined", Lead: "miss"}
+
+
+def _reply(key: bytes, found: Found, instant: float) -> pb.LookupReply:
+    match found:
+        case Hit(raw, stored_at):
+            answer = pb.Answer.FromString(raw)
+            answer.age_s = max(instant - stored_at, 0.0)
+            return pb.LookupReply(key=key, answer=answer)
+        case Join(leader):
+            return pb.LookupReply(key=key, leader=leader)
+        case Lead(fence):
+            return pb.LookupReply(key=key, fence=fence)
+
+
+def _with_problem(asked: Sequence[object], problem: Problem) -> list[bytes | Problem]:
+    return [ask if isinstance(ask, Problem) else problem for ask in asked]
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

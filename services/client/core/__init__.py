@@ -1,0 +1,1 @@
+"""What a reader knows of a task, without any transport."""

@@ -1,0 +1,28 @@
+"""The load of a pool in numbers that others act on."""
+
+from millrace.dispatch.v1.dispatch_pb2 import ClassSignal, PoolSignal
+from services.dispatcher.core.scheduler import Scheduler
+from services.pools.core.lanes import CLASSES
+
+
+def pool_signal(pool: str, scheduler: Scheduler, now: float) -> PoolSignal:
+    """Work in seconds: what waits by its cost, what runs by the time that a task still takes on average."""
+    roster, times, queue = scheduler.roster, scheduler.times, scheduler.table.queue
+    classes = []
+    for priority_class in CLASSES:
+        waiting, cost = queue.waiting(priority_class)
+        work_s = round(cost * times.per_cost(priority_class), 3)
+        classes.append(ClassSignal(priority_class=priority_class, waiting=waiting, work_s=work_s))
+    waiting_s = sum(c.work_s for c in classes)
+    slots = roster.slots
+    return PoolSignal(
+        pool=pool,
+        work_s=round(waiting_s + scheduler.running_work_s(now), 3),
+        wait_s=round(waiting_s / max(slots, 1), 3),
+        workers=roster.active,
+        slots=slots,
+        busy_slots=roster.busy,
+        waiting=len(queue),
+        service_s=round(times.mean_s, 3),
+        classes=classes,
+    )

@@ -1,0 +1,31 @@
+"""Which gateways live, and which of them read a task, as Redis knows it."""
+
+import time
+
+from services.chassis.resp import Resp
+from services.tasklog.core.keys import routes_key
+
+GATEWAYS_KEY = "gateways"
+LIVE_S = 5.0  # a gateway that did not say so for this long does not count
+
+
+class RedisPresence:
+    """`Presence` of the gateway with this boot id."""
+
+    def __init__(self, resp: Resp, boot: int) -> None:
+        self._resp = resp
+        self._boot = boot
+
+    async def readers(self, task: str) -> int:
+        """Gateways in which a reader attached to the task."""
+        return int(await self._resp.call("HLEN", routes_key(task)))
+
+    async def gateways(self) -> int:
+        """Say that this gateway lives; how many do?"""
+        at = time.time()
+        *_, count = await self._resp.pipe(
+            ("ZADD", GATEWAYS_KEY, at, self._boot),
+            ("ZREMRANGEBYSCORE", GATEWAYS_KEY, "-inf", at - LIVE_S),
+            ("ZCARD", GATEWAYS_KEY),
+        )
+        return int(count)

@@ -1,0 +1,113 @@
+"""`POST /v1/chat/completions`: unmodified OpenAI clients, plain and streamed."""
+
+import time
+
+from aiohttp import web
+from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
+
+from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.gateway.core import openai, sse
+from services.gateway.http import HttpApi, decoded, idempotency_key, problem_response, traceparent, unwrap
+from services.gateway.incident import internal
+from services.gateway.mailbox import Delta, Done, Gone, Mailbox, Restarted
+from services.gateway.readers import Readers
+from services.gateway.submitting import Accepted, Submitting
+from services.gateway.task_stream import HEADERS
+from services.gateway.tasks import Tasks
+
+_RESTARTED = Problem(ErrorCode.RESTARTED, "the text so far was lost with the process that had it; ask again")
+_GONE = Problem(ErrorCode.GONE, "the answer is no longer kept")
+
+
+class ChatCompletions:
+    """The handler of chat completions."""
+
+    def __init__(
+        self, api: HttpApi, submitting: Submitting, tasks: Tasks, readers: Readers, *, heartbeat_s: float
+    ) -> None:
+        self._api = api
+        self._submitting = submitting
+        self._tasks = tasks
+        self._readers = readers
+        self._heartbeat_s = heartbeat_s
+
+    def routes(self) -> list[web.RouteDef]:
+        """The one route."""
+        return [web.post("/v1/chat/completions", self.create)]
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Submit, then wait for the answer or stream it."""
+        caller = self._api.caller(request)
+        asked = await decoded(request, openai.decode_chat_request)
+        submission = unwrap(openai.submission_of(asked, idempotency_key(request)))
+        mailbox = Mailbox(self._readers)
+        accepted = await self._submitting.submit(caller, submission, mailbox, traceparent(request))
+        if not isinstance(accepted, Accepted):
+            return problem_response(accepted.problem, accepted.headers)
+        assert accepted.reader is not None
+        headers = {"x-millrace-task": accepted.task, **dict(accepted.headers)}
+        answer = openai.Completions(accepted.task, asked.model, int(time.time()))
+        try:
+            self._submitting.begin(accepted)
+            if asked.stream:
+                options = asked.stream_options
+                with_usage = options is not None and options.include_usage
+                return await self._stream(request, mailbox, answer, headers, with_usage=with_usage)
+            return await self._whole(mailbox, answer, headers)
+        finally:
+            self._tasks.leave(accepted.reader)
+
+    async def _whole(self, mailbox: Mailbox, answer: openai.Completions, headers: dict[str, str]) -> web.Response:
+        texts: list[str] = []
+        while True:
+            match await mailbox.take():
+                case Delta(_, _, text):
+                    texts.append(text)
+                case Restarted():
+                    texts.clear()
+                case Gone():
+                    raise ProblemError(_GONE)
+                case Done(_, _, outcome):
+                    problem = openai.problem_of(outcome)
+                    if problem is not None:
+                        return problem_response(problem, tuple(headers.items()))
+                    body = answer.whole("".join(texts), outcome)
+                    return web.Response(body=body, headers=headers, content_type="application/json")
+
+    async def _stream(
+        self, request: web.Request, mailbox: Mailbox, answer: openai.Completions, headers: dict[str, str], *, with_usage: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers=HEADERS | headers)
+        await response.prepare(request)
+        try:
+            await response.write(sse.data(answer.first()))
+            while True:
+                event = await mailbox.take(self._heartbeat_s)
+                match event:
+                    case None | TaskStatus():
+                        await response.write(sse.KEEP_ALIVE)
+                    case Delta(_, _, text):
+                        await response.write(sse.data(answer.text(text)))
+                    case Restarted():
+                        return await _broken(response, _RESTARTED)
+                    case Gone():
+                        return await _broken(response, _GONE)
+                    case Done(_, _, outcome):
+                        problem = openai.problem_of(outcome)
+                        if problem is not None:
+                            return await _broken(response, problem)
+                        await response.write(sse.data(answer.last(outcome)))
+                        if with_usage:
+                            await response.write(sse.data(answer.usage(outcome)))
+                        await response.write(sse.DONE)
+                        return response
+        except ConnectionResetError:
+            raise  # the client is gone, nobody is to be told
+        except Exception as bug:  # noqa: BLE001 - the headers are out: the stream itself has to say it
+            return await _broken(response, internal(bug))
+
+
+async def _broken(response: web.StreamResponse, problem: Problem) -> web.StreamResponse:
+    """End a stream in the middle with a typed error, never silently."""
+    await response.write(sse.data(openai.error_body(problem)))
+    return response

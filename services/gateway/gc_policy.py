@@ -1,0 +1,36 @@
+"""When Python's cycle collector may look at the connections: never on its own account.
+
+A full pass over 18,000 connections of aiohttp's own WebSocket takes half a second, of the slim protocol 12 ms, and it
+comes when connections pile up, which is when nobody can wait. So what lives as long as a connection is frozen out of its
+sight (`gc.freeze`) a thousand connections at a time, and what dies is left to reference counts: a connection is no part of
+a cycle once it is closed. Each freeze follows a collection, so no garbage is frozen; that collection sees only what came
+since the last one.
+"""
+
+import gc
+
+_THRESHOLDS = (50_000, 50, 50)
+
+
+class GcPolicy:
+    """Call `warm` once everything long-lived is built, then `accepted` for each connection."""
+
+    def __init__(self, every: int = 1000) -> None:
+        self._every = every
+        self._since = 0
+
+    def warm(self) -> None:
+        """Freeze what the process was built from and let the collector run rarely."""
+        gc.set_threshold(*_THRESHOLDS)
+        self._freeze()
+
+    def accepted(self) -> None:
+        """Count a connection; the last of each batch freezes the batch."""
+        self._since += 1
+        if self._since >= self._every:
+            self._freeze()
+
+    def _freeze(self) -> None:
+        self._since = 0
+        gc.collect()
+        gc.freeze()

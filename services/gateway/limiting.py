@@ -1,0 +1,80 @@
+"""May this request be admitted? The limiter decides; while it is away each gateway limits at rate / live gateways."""
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from millrace.limits.v1.limits_pb2 import CheckReply, CheckRequest
+
+from services.chassis import metrics
+from services.chassis.clock import now
+from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.gateway.core.identity import Caller
+from services.gateway.core.limit_headers import limit_headers, limit_title
+from services.gateway.ports import Check
+from services.limits.check import request_for
+from services.limits.local_limiter import LocalLimiter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The request may go on; `headers` say what is left of the limits."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """It may not."""
+
+    problem: Problem
+    headers: tuple[tuple[str, str], ...]
+
+
+class Limiting:
+    """Asks the limiter with a budget. `gateways` says how many processes share the limits while it is away."""
+
+    def __init__(self, check: Check, *, budget_s: float, gateways: Callable[[], int] = lambda: 1) -> None:
+        self._check = check
+        self._budget_s = budget_s
+        self._gateways = gateways
+        self._local = LocalLimiter()
+        self._away = False
+
+    async def admit(self, caller: Caller, tokens: int) -> Admitted | Limited:
+        """Take one request and `tokens` from the caller's limits, from all or none."""
+        request = request_for(caller.tenant_record, caller.api_key, tokens)
+        if not request.buckets:
+            return Admitted()
+        reply = await self._ask(request)
+        headers = limit_headers(request, reply)
+        if reply.allowed:
+            return Admitted(headers)
+        title = limit_title(reply.refused_by)
+        if not reply.HasField("retry_after"):
+            return Limited(
+                Problem(ErrorCode.LIMITED, f"the request costs more than the limit {title} ever admits at once"), headers
+            )
+        wait = reply.retry_after.seconds + reply.retry_after.nanos / 1e9
+        wait *= 1 + random.random() / 10  # noqa: S311 - so that those refused together do not come back together
+        return Limited(Problem(ErrorCode.LIMITED, f"over the limit {title}", retry_after_s=round(wait, 3)), headers)
+
+    async def _ask(self, request: CheckRequest) -> CheckReply:
+        at = now()
+        try:
+            reply = await self._check(request, at + self._budget_s)
+        except ProblemError as away:
+            if not self._away:
+                self._away = True
+                log.warning("the rate limiter is away, limiting here at rate / gateways: %s", away)
+            metrics.gateway_local_limits.inc()
+            self._local.gateways = max(self._gateways(), 1)
+            return self._local.check(request, at)
+        if self._away:
+            self._away = False
+            self._local.forget()
+            log.info("the rate limiter is back")
+        return reply

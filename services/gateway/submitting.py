@@ -1,0 +1,279 @@
+"""From a valid submission to an accepted task: limits, cache, router, acknowledgment. The same for all transports."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+from millrace.cache.v1.cache_pb2 import LookupReply, LookupRequest, Scope, StoreRequest
+from millrace.router.v1.router_pb2 import AcceptRequest
+from millrace.task.v1.task_pb2 import CacheMode, CacheTicket, Sampling, Task
+
+from services.chassis import metrics
+from services.chassis.clock import monotonic, now
+from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.gateway.core.canonical import canonical_request
+from services.gateway.core.estimates import Place, place_of, prompt_tokens
+from services.gateway.core.identity import Caller, Directory
+from services.gateway.core.submission import Submission, body_hash
+from services.gateway.core.task_id import task_id
+from services.gateway.departures import Departures
+from services.gateway.limiting import Limited, Limiting
+from services.gateway.ports import Accept, Lookup, Signals, Store
+from services.gateway.readers import Reader, Readers, Sink
+
+log = logging.getLogger(__name__)
+
+_NO_HEADERS: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The task is committed. `reader` is held until `Submitting.begin`; None where nobody reads."""
+
+    key: str
+    task: str
+    pool: str
+    state: str
+    place: Place
+    cache: str | None
+    reader: Reader | None
+    repeated: bool
+    leader: str
+    headers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It is not; after `unavailable` nobody knows, and the same key finds out."""
+
+    problem: Problem
+    headers: tuple[tuple[str, str], ...] = _NO_HEADERS
+
+
+class Submitting:
+    """Accepts prompts. `directory` gives the present configuration."""
+
+    def __init__(
+        self,
+        *,
+        secret: bytes,
+        directory: Callable[[], Directory],
+        limiting: Limiting,
+        lookup: Lookup | None,
+        store: Store | None,
+        accept: Accept,
+        readers: Readers,
+        signals: Signals,
+        departures: Departures,
+        cache_budget_s: float,
+        accept_s: float,
+    ) -> None:
+        self._secret = secret
+        self._directory = directory
+        self._limiting = limiting
+        self._lookup = lookup
+        self._store = store
+        self._accept = accept
+        self._readers = readers
+        self._signals = signals
+        self._departures = departures
+        self._cache_budget_s = cache_budget_s
+        self._accept_s = accept_s
+        self._work: set[asyncio.Task[object]] = set()
+
+    async def submit(
+        self, caller: Caller, submission: Submission, sink: Sink | None, traceparent: str = ""
+    ) -> Accepted | Refused:
+        """Accept, or say why not. With a sink a reader waits before the task exists, so that no frame is lost.
+
+        A caller that is cancelled meanwhile (its client left) loses nothing: the submission goes on, then the task's
+        disconnect policy decides.
+        """
+        work = asyncio.create_task(self._submit(caller, submission, sink, traceparent))
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            work.add_done_callback(self._abandoned)
+            raise
+
+    def begin(self, accepted: Accepted) -> None:
+        """The acknowledgment is on its way to the client: let the text follow."""
+        reader = accepted.reader
+        if reader is None or not reader.open:
+            return
+        self._readers.release(reader)
+        if accepted.repeated:
+            self._readers.attach(reader)
+            self._readers.watch(reader, accepted.pool)
+        elif accepted.leader:
+            self._readers.follow(reader, accepted.leader)
+        elif accepted.cache:
+            self._readers.read(reader)
+
+    async def _submit(
+        self, caller: Caller, submission: Submission, sink: Sink | None, traceparent: str
+    ) -> Accepted | Refused:
+        at, began = now(), monotonic()
+        directory = self._directory()
+        max_tokens = directory.admit(caller, submission)
+        if isinstance(max_tokens, Problem):
+            return _refused(max_tokens)
+        prompt = prompt_tokens(submission.content_bytes)
+        admitted = await self._limiting.admit(caller, prompt + max_tokens)
+        if isinstance(admitted, Limited):
+            return _refused(admitted.problem, admitted.headers)
+        key = submission.key or secrets.token_hex(16)
+        task = _task(caller, submission, self._secret, key, max_tokens, prompt, at)
+        task.traceparent = traceparent
+        request = AcceptRequest(task=task)
+        mark, found = await self._ask_cache(directory, caller, submission, request)
+        if submission.cache_mode == CacheMode.CACHE_MODE_ONLY and not mark:
+            await self._give_up_lead(found)
+            return _refused(Problem(ErrorCode.UNAVAILABLE, "the answer is not in the cache", "cache"), admitted.headers)
+        reader = None
+        if sink is not None:
+            reader = self._readers.open(task.id, sink, held=True)
+            reader.submitted_at = began
+            request.task.route.CopyFrom(self._readers.route(reader.feed))
+        result = await self._commit(request, at + min(self._accept_s, submission.deadline_s))
+        if isinstance(result, Problem):
+            if reader is not None:
+                self._readers.close(reader)
+            if result.code is not ErrorCode.UNAVAILABLE:  # then nothing was produced, and this task leads nobody
+                await self._give_up_lead(found)
+            return _refused(result, admitted.headers)
+        pool, repeated = result
+        metrics.gateway_ack_seconds.observe(monotonic() - began)
+        self._departures.remember(task.id, pool, submission.on_disconnect, at + submission.deadline_s)
+        cached = mark == "exact" and not repeated
+        signal = self._signals.signals.get(pool)
+        return Accepted(
+            key=key,
+            task=task.id,
+            pool=pool,
+            state="completed" if cached else "queued",
+            place=Place() if cached or repeated else place_of(signal, self._signals.age_s(pool)),
+            cache=None if repeated else mark,
+            reader=reader,
+            repeated=repeated,
+            leader="" if repeated else request.task.joined,
+            headers=admitted.headers,
+        )
+
+    async def _ask_cache(
+        self, directory: Directory, caller: Caller, submission: Submission, request: AcceptRequest
+    ) -> tuple[str | None, LookupReply | None]:
+        """Put what the cache knows into the request; "exact", "coalesced" or None, and what it said. Away is a miss."""
+        task = request.task
+        if self._lookup is None or not submission.repeatable or task.cache_mode == CacheMode.CACHE_MODE_BYPASS:
+            return None, None
+        question = LookupRequest(
+            scope=Scope(
+                tenant=caller.tenant,
+                model=submission.model,
+                model_revision=directory.revision_of(submission.model),
+            ),
+            request=canonical_request(submission, task.sampling.max_tokens),
+            task=task.id,
+            priority_class=task.priority_class,
+            lead_for=_duration(submission.deadline_s),
+        )
+        try:
+            found = await self._lookup(question, now() + self._cache_budget_s)
+        except ProblemError as away:
+            log.debug("cache: %s", away)
+            return None, None
+        match found.WhichOneof("found"):
+            case "answer":
+                request.answer.CopyFrom(found.answer)
+                return "exact", found
+            case "leader" if found.leader != task.id:
+                task.joined, task.pool = found.leader, found.leader_pool
+                return "coalesced", found
+            case "fence":
+                task.cache_ticket.CopyFrom(CacheTicket(key=found.key, fence=found.fence))
+        return None, found
+
+    async def _give_up_lead(self, found: LookupReply | None) -> None:
+        """This task will not run: whoever asks next leads."""
+        if self._store is None or found is None or not found.fence:
+            return
+        try:
+            await self._store(StoreRequest(key=found.key, fence=found.fence), now() + 1.0)
+        except ProblemError as away:
+            log.debug("cache: %s; the lead ends by itself", away)
+
+    async def _commit(self, request: AcceptRequest, deadline: float) -> tuple[str, bool] | Problem:
+        """(pool, repeated) once the task is committed."""
+        if deadline <= now():
+            return Problem(ErrorCode.EXPIRED, "the deadline passed before the task was admitted")
+        try:
+            reply = await self._accept(request, deadline)
+        except ProblemError as away:
+            if away.problem.code is not ErrorCode.UNAVAILABLE:
+                return away.problem
+            return Problem(
+                ErrorCode.UNAVAILABLE,
+                f"whether the task was accepted is unknown, the same key finds out ({away.problem.message})",
+                retry_after_s=1.0,
+            )
+        if reply.HasField("accepted"):
+            return reply.accepted.pool, reply.accepted.repeated
+        rejected = reply.rejected
+        code = ErrorCode(rejected.code) if rejected.code in ErrorCode else ErrorCode.INTERNAL
+        wait = rejected.retry_after.ToTimedelta().total_seconds() if rejected.HasField("retry_after") else None
+        return Problem(code, rejected.message, retry_after_s=wait)
+
+    def _abandoned(self, work: "asyncio.Task[Accepted | Refused]") -> None:
+        if work.cancelled() or work.exception():
+            return
+        result = work.result()
+        if isinstance(result, Accepted):
+            if result.reader is not None:
+                self._readers.close(result.reader)
+            self._departures.left(result.task)
+
+
+def _refused(problem: Problem, headers: tuple[tuple[str, str], ...] = _NO_HEADERS) -> Refused:
+    metrics.gateway_refusals.labels(problem.code.value).inc()
+    return Refused(problem, headers)
+
+
+def _task(
+    caller: Caller, submission: Submission, secret: bytes, key: str, max_tokens: int, prompt: int, at: float
+) -> Task:
+    task = Task(
+        id=task_id(secret, caller.tenant, key),
+        tenant=caller.tenant,
+        api_key=caller.api_key,
+        idempotency_key=key,
+        body_hash=body_hash(submission),
+        model=submission.model,
+        priority_class=submission.priority_class,
+        messages=submission.task_messages(),
+        sampling=Sampling(
+            max_tokens=max_tokens,
+            temperature=submission.temperature,
+            top_p=submission.top_p,
+            seed=submission.seed,
+            stop=submission.stop,
+        ),
+        on_disconnect=submission.task_on_disconnect(),
+        cache_mode=submission.cache_mode,
+        metadata=submission.metadata,
+        estimated_prompt_tokens=prompt,
+        estimated_output_tokens=max_tokens,
+        retention=_duration(caller.retention_s),
+    )
+    task.submitted_at.FromNanoseconds(int(at * 1e9))
+    task.deadline.FromNanoseconds(int((at + submission.deadline_s) * 1e9))
+    return task
+
+
+def _duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))

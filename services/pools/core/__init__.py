@@ -1,0 +1,1 @@
+"""Names and encodings of pools: no I/O."""

@@ -1,0 +1,64 @@
+"""How the rate limiter is spoken to: `millrace.limits.v1.RateLimiter`."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.limits.v1 import limits_pb2 as pb
+from millrace.limits.v1.limits_pb2_grpc import RateLimiterServicer as GeneratedServicer
+from services.chassis.batched import serve_batches
+from services.chassis.clock import monotonic
+from services.chassis.errors import ErrorCode, Problem
+from services.chassis.metrics import limiter_batch_seconds, limiter_decisions
+from services.chassis.resp import RedisAwayError
+from services.limits.check import buckets_of, reply_of
+from services.limits.core.request import Bucket
+from services.ratelimiter.ports import BucketStore
+
+
+class RateLimiterServicer(GeneratedServicer):
+    """Answers each batch with one call to the store."""
+
+    def __init__(self, store: BucketStore) -> None:
+        self._store = store
+        self._allowed = limiter_decisions.labels(verdict="allowed")
+        self._limited = limiter_decisions.labels(verdict="limited")
+
+    async def Check(  # noqa: N802 - the RPC's name
+        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Reply]:
+        """Items are CheckRequest, results CheckReply; `invalid_request` names the field, `unavailable` = Redis is away."""
+        async for reply in serve_batches(request_iterator, self.decide):
+            yield reply
+
+    async def decide(self, items: Sequence[Item]) -> list[bytes | Problem]:
+        """One answer per item, in order."""
+        began = monotonic()
+        asked = [_asked(item) for item in items]
+        valid = [buckets for buckets in asked if not isinstance(buckets, Problem)]
+        try:
+            decisions = iter(await self._store.decide(valid))
+        except RedisAwayError as reason:
+            away = Problem(ErrorCode.UNAVAILABLE, f"the limits cannot be read: {reason}")
+            return [buckets if isinstance(buckets, Problem) else away for buckets in asked]
+        answers: list[bytes | Problem] = []
+        for buckets in asked:
+            if isinstance(buckets, Problem):
+                answers.append(buckets)
+                continue
+            decision = next(decisions)
+            (self._allowed if decision.allowed else self._limited).inc()
+            answers.append(reply_of(buckets, decision).SerializeToString())
+        limiter_batch_seconds.observe(monotonic() - began)
+        return answers
+
+
+def _asked(item: Item) -> list[Bucket] | Problem:
+    try:
+        buckets = buckets_of(pb.CheckRequest.FromString(item.payload))
+    except DecodeError:
+        return Problem(ErrorCode.INVALID_REQUEST, "not a CheckRequest")
+    return Problem(ErrorCode.INVALID_REQUEST, buckets) if isinstance(buckets, str) else buckets

@@ -1,0 +1,32 @@
+"""Lanes are Kafka topics.
+
+confluent-kafka's producer, because acknowledgments wait for it; one idempotent producer per router process.
+"""
+
+from typing import Final
+
+from millrace.task.v1.task_pb2 import Task
+from services.chassis.kafka import LoopProducer
+from services.pools.core.lanes import CLASS_NAMES, TRACE_HEADER, topic_of
+
+DEADLINE_HEADER: Final = "deadline"  # Unix milliseconds, so that tools need not decode the value
+CLASS_HEADER: Final = "class"
+
+
+class KafkaTaskSink:
+    """Key = task id, value = the task; a task keeps its partition, so its tries stay in order."""
+
+    def __init__(self, producer: LoopProducer) -> None:
+        self._producer = producer
+
+    async def put(self, task: Task, timeout_s: float) -> None:
+        """See ports."""
+        headers = [
+            (DEADLINE_HEADER, b"%d" % task.deadline.ToMilliseconds()),
+            (CLASS_HEADER, CLASS_NAMES[task.priority_class].encode()),
+        ]
+        if task.traceparent:
+            headers.append((TRACE_HEADER, task.traceparent.encode()))
+        await self._producer.send(
+            topic_of(task.pool, task.priority_class), task.id.encode(), task.SerializeToString(), headers, timeout_s
+        )

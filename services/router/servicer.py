@@ -1,0 +1,63 @@
+"""How the router is spoken to: `millrace.router.v1.Router`."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
+from millrace.router.v1.router_pb2_grpc import RouterServicer as GeneratedServicer
+from services.chassis.batched import serve_batched
+from services.chassis.clock import monotonic
+from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.metrics import router_accept_seconds, router_accepts
+from services.router.acceptance import Acceptance
+
+
+class RouterServicer(GeneratedServicer):
+    """Each submission is a task of its own: one that waits for Kafka holds up nobody. Their claims share Redis writes."""
+
+    def __init__(self, acceptance: Acceptance) -> None:
+        self._acceptance = acceptance
+
+    async def Accept(  # noqa: N802 - the RPC's name
+        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Reply]:
+        """Items are AcceptRequest, results AcceptReply; the error `unavailable` leaves open whether the task exists."""
+        async for reply in serve_batched(request_iterator, self.accept):
+            yield reply
+
+    async def accept(self, item: Item) -> bytes:
+        """One submission. Raises ProblemError."""
+        began = monotonic()
+        try:
+            request = AcceptRequest.FromString(item.payload)
+        except DecodeError:
+            raise ProblemError(Problem(ErrorCode.INVALID_REQUEST, "not an AcceptRequest")) from None
+        task = request.task
+        if not (task.id and task.tenant and task.priority_class and task.HasField("deadline")):
+            raise ProblemError(
+                Problem(ErrorCode.INVALID_REQUEST, "a task needs an id, a tenant, a class and a deadline")
+            )
+        if not task.traceparent:
+            task.traceparent = item.traceparent
+        try:
+            reply = await self._acceptance.accept(request, item.deadline_ms / 1000)
+        except ProblemError as error:
+            router_accepts.labels(result=error.problem.code).inc()
+            raise
+        router_accepts.labels(result=_result(request, reply)).inc()
+        router_accept_seconds.observe(monotonic() - began)
+        return reply.SerializeToString()
+
+
+def _result(request: AcceptRequest, reply: AcceptReply) -> str:
+    if reply.HasField("rejected"):
+        return reply.rejected.code
+    if reply.accepted.repeated:
+        return "repeated"
+    if request.HasField("answer"):
+        return "cached"
+    return "joined" if request.task.joined else "accepted"

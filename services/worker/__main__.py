@@ -1,0 +1,5 @@
+"""Start with `python -m services.worker`."""
+
+from services.worker.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Engines, prompts and live frames, as the world provides them."""

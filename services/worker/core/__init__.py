@@ -1,0 +1,1 @@
+"""Decisions about attempts, texts and credits, without I/O."""

@@ -1,0 +1,127 @@
+"""Everything that tests break: processes and connections.
+
+A process: `Stack.kill`, `pause`, `resume`, or `paused` and `slowed` here. A connection: `FaultyProxy`, a TCP proxy on a free port whose
+behaviour can change at any moment:
+
+    async with FaultyProxy("127.0.0.1", redis_port) as proxy:
+        ... connect to proxy.port ...
+        proxy.delay_s = 0.2             # each piece, in both directions, from now on
+        proxy.drip_bytes = 1            # a byte at a time, a millisecond apart
+        proxy.half_open = True          # connections stay, bytes vanish: a peer that is gone without a word
+        proxy.cut()                     # reset what is open; new connections work
+        proxy.refuse = True             # reset new connections
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from services.cli.stack.handle import Stack
+from services.cli.stack.slowing import slow
+
+PIECE_BYTES = 65536
+
+
+@contextlib.contextmanager
+def paused(stack: Stack, name: str) -> Iterator[None]:
+    """Hold a component (SIGSTOP) during the block: connections stay open, nothing answers."""
+    stack.pause(name)
+    try:
+        yield
+    finally:
+        stack.resume(name)
+
+
+@contextlib.contextmanager
+def slowed(stack: Stack, name: str, share: float = 0.9) -> Iterator[None]:
+    """Hold a component up for a share of the time during the block."""
+    over = threading.Event()
+    pids = [c.pid for c in stack.status.named(name) if c.pid]
+    thread = threading.Thread(target=slow, args=(pids, share), kwargs={"over": over}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+class FaultyProxy:
+    """A TCP proxy to one address that can misbehave."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.delay_s = 0.0
+        self.drip_bytes = 0
+        self.half_open = False
+        self.refuse = False
+        self.connections = 0  # accepted so far
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server
+        self._server.close()
+        self.cut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:PORT`."""
+        return f"127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Reset every open connection, on both sides."""
+        for writer in tuple(self._writers):
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        task = asyncio.current_task()
+        assert task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._writers.add(writer)
+        onward: asyncio.StreamWriter | None = None
+        try:
+            if not self.refuse:
+                back, onward = await asyncio.open_connection(*self._target)
+                self._writers.add(onward)
+                await asyncio.gather(self._pump(reader, onward), self._pump(back, writer))
+        except OSError:
+            pass  # one side went away: the other follows
+        finally:
+            for side in (writer, onward):
+                if side is not None:
+                    self._writers.discard(side)
+                    side.transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while piece := await source.read(PIECE_BYTES):
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+            if self.half_open:
+                continue
+            size = self.drip_bytes or len(piece)
+            for start in range(0, len(piece), size):
+                sink.write(piece[start : start + size])
+                await sink.drain()
+                if self.drip_bytes:
+                    await asyncio.sleep(0.001)
+        if not self.half_open:
+            sink.write_eof()

@@ -1,0 +1,195 @@
+"""The stack on one machine: it starts once, keeps its data, repairs what dies, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from services.cli.stack.core.report import State
+from services.cli.stack.handle import Stack, StackError
+from services.cli.stack.software import ROOT
+
+MILLRACE = ROOT / ".venv" / "bin" / "millrace"
+SMALL = ["ratelimiter", "publisher"]  # with Redis: quick to start, and one of each kind
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Stack]:
+    """A stack of a few processes, for tests that break the supervisor itself."""
+    with Stack(tmp_path / "data", ports="free", only=SMALL, tied=True) as running:
+        running.wait_ready(30)
+        yield running
+
+
+def millrace(data: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [MILLRACE, arguments[0], "--data", data, *arguments[1:]],
+        capture_output=True, text=True, check=False, timeout=50, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def eventually(holds: Callable[[], object], patience_s: float = 20) -> None:
+    deadline = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+def pids(stack: Stack) -> list[int]:
+    return [stack.status.pid, *(c.pid for c in stack.status.components if c.pid)]
+
+
+def redis_of(stack: Stack) -> "redis.Redis":
+    return redis.Redis(port=stack.status.named("redis")[0].ports["port"])
+
+
+def test_the_whole_stack_becomes_ready(stack):
+    """Every process is ready, and the page's URL answers and carries the key in its fragment only."""
+    status = stack.status
+    assert status.state is State.READY
+    assert status.page == f"http://{stack.gateways[0].http}/#key={stack.key}"
+    assert httpx.get(status.page.partition("#")[0]).status_code == 200
+
+
+def test_a_key_opens_the_whole_stack(stack):
+    """The local key is known to each gateway as soon as the stack is ready, another is not."""
+    for gateway in stack.gateways:
+        url = f"http://{gateway.http}/v1/models"
+        assert httpx.get(url, headers={"Authorization": f"Bearer {stack.key}"}).status_code == 200
+        assert httpx.get(url, headers={"Authorization": f"Bearer mr_{'a' * 32}"}).status_code == 401
+
+
+def test_a_second_start_finds_the_running_one(small):
+    """`millrace up` beside a running stack says so, succeeds and starts nothing."""
+    before = pids(small)
+    assert not Stack(small.home.folder).start()
+    said = millrace(small.home.folder, "up")
+    assert said.returncode == 0, said.stderr
+    assert f"runs already (supervisor {small.status.pid})" in said.stdout
+    assert pids(small) == before
+
+
+def test_data_and_secrets_outlive_a_restart(small):
+    """What was in Redis before a stop is there after the next start, and the key is the same."""
+    redis_of(small).set("kept", "yes")
+    key = small.key
+    small.stop()
+    small.start()
+    small.wait_ready(30)
+    assert redis_of(small).get("kept") == b"yes"
+    assert small.key == key
+
+
+def test_nothing_is_left_behind_after_a_stop(small):
+    """All processes are gone, their children too, and the status says stopped."""
+    everything = [psutil.Process(pid) for pid in pids(small)]
+    everything += [child for process in everything for child in process.children(recursive=True)]
+    assert small.stop()
+    assert not [p for p in everything if p.is_running()]
+    assert small.home.read_status().state is State.STOPPED
+    with pytest.raises(StackError, match="no stack runs in .*Start one with: millrace up"):
+        _ = small.status
+
+
+def test_a_killed_component_is_restarted_on_its_port(small):
+    """It comes back by itself, with the same ports, and its restart is counted."""
+    before = small.status.named("ratelimiter-1")[0]
+    small.kill("ratelimiter-1")
+    after = small.wait_ready(30).named("ratelimiter-1")[0]
+    assert after.pid != before.pid
+    assert (after.restarts, after.ports) == (1, before.ports)
+
+
+def test_a_paused_component_is_said_to_be_paused(small):
+    """A pause is no death: the process stays, the status names it, and it goes on as if nothing had been."""
+    before = small.pid("redis")
+    small.pause("redis")
+    eventually(lambda: small.status.named("redis")[0].state is State.PAUSED)
+    small.resume("redis")
+    assert small.wait_ready(30).named("redis")[0].pid == before
+
+
+def test_children_die_with_a_supervisor_that_is_killed(small):
+    """kill -9 of the supervisor ends what it ran, and the next start finds a clean folder."""
+    orphans = [psutil.Process(c.pid) for c in small.status.components if c.pid]
+    os.kill(small.status.pid, signal.SIGKILL)
+    eventually(lambda: not [p for p in orphans if p.is_running() and p.status() != psutil.STATUS_ZOMBIE])
+    assert Stack(small.home.folder, ports="free", only=SMALL).start()
+
+
+def test_a_start_ends_what_a_killed_supervisor_could_not(small):
+    """A paused child does not hear that its supervisor died; the next start ends it before it starts its own."""
+    deaf = psutil.Process(small.pid("redis"))
+    small.pause("redis")
+    os.kill(small.status.pid, signal.SIGKILL)
+    small.start(20)
+    assert not deaf.is_running()
+    small.wait_ready(30)
+
+
+def test_a_taken_port_moves_to_the_next_free_one(tmp_path):
+    """A stack on the usual ports passes over one that somebody else listens on."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            other.bind(("127.0.0.1", 16379))
+            other.listen()
+        except OSError:
+            pass  # somebody else listens there already: as good
+        with Stack(tmp_path, only=["redis"], tied=True) as stack:
+            assert stack.wait_ready(30).named("redis")[0].ports["port"] > 16379
+
+
+def test_what_is_missing_is_named_with_the_command_that_brings_it(tmp_path):
+    """Without Kafka and redis-server nothing starts, and each is named once with the way to get it."""
+    said = millrace(tmp_path, "up", "--only", "kafka", PATH="/nonexistent", XDG_CACHE_HOME=str(tmp_path / "empty"))
+    assert said.returncode == 1
+    assert "Kafka is not in" in said.stderr
+    assert "Run: make setup" in said.stderr
+    assert not (tmp_path / "logs" / "kafka.log").exists()
+
+
+def test_status_for_programs_says_where_everything_is(small):
+    """`status --json` has state, pids, ports and the key; without a stack the command fails with a sentence."""
+    said = millrace(small.home.folder, "status", "--json")
+    assert said.returncode == 0, said.stderr
+    status = json.loads(said.stdout)
+    assert (status["state"], status["key"]) == ("ready", small.key)
+    assert {c["name"]: bool(c["pid"]) for c in status["components"]} == {
+        "redis": True, "publisher": True, "ratelimiter-1": True,
+    }  # fmt: skip
+    nothing = millrace(small.home.folder.parent / "nothing", "status", "--json")
+    assert nothing.returncode == 1
+    assert "no stack runs in" in nothing.stderr
+    assert not nothing.stdout
+
+
+def test_a_fault_on_an_unknown_component_names_those_there_are(small):
+    """`millrace fault nix kill` fails and lists what could be meant."""
+    said = millrace(small.home.folder, "fault", "nix", "kill")
+    assert said.returncode == 1
+    assert "no component 'nix'; there are: redis, publisher, ratelimiter-1" in said.stderr
+
+
+def test_up_in_the_foreground_stops_all_on_a_signal(tmp_path):
+    """Ctrl-C ends `millrace up` and everything it started; it had said when it was ready."""
+    process = subprocess.Popen(
+        [MILLRACE, "up", "--data", tmp_path, "--only", "redis", "--free-ports"], stdout=subprocess.PIPE, text=True
+    )
+    stack = Stack(tmp_path)
+    eventually(lambda: stack.home.is_held() and stack.home.read_status() and stack.status.state is State.READY)
+    server = psutil.Process(stack.pid("redis"))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert "redis: ready" in output
+    assert process.returncode == 0
+    assert not server.is_running()
