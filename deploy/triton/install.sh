@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs Triton Inference Server for CPU, of the version in deploy/local/versions.toml, once per user and prints its folder. Does nothing when it is there.
+# Installs Triton Inference Server for CPU once per user and prints its folder; does nothing when it is there. The version
+# stands in deploy/local/versions.toml, the packages in requirements/triton.lock.
 #
 #   deploy/triton/install.sh
 #

@@ -37,19 +37,7 @@ rm -f "/dev/shm/$regions"*
 export PATH="$home/venv/bin:$PATH" OPENBLAS_NUM_THREADS=1
 unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-# Dies with the server (setpriv), and waits without a process of its own (read).
-setpriv --pdeathsig KILL bash -c '
-  exec {never}<> <(:)
-  dead=0
-  while [ "$dead" -lt 2 ]; do
-    [ "$dead" -gt 0 ] || read -rt 2 -u "$never" || true
-    status=0
-    "$2/probe.sh" --http "$1" --repository "$3" 2>/dev/null || status=$?
-    if [ "$status" = 1 ]; then dead=$((dead + 1)); else dead=0; fi
-  done
-  echo "triton: a model process does not answer, stopping the server" >&2
-  kill -KILL "$PPID"
-' watchdog "$host:$http" "$here" "$models" &
+setpriv --pdeathsig KILL "$here/watchdog.sh" "$host" "$http" "$models" &
 
 exec "$server/bin/tritonserver" \
   --model-repository="$(realpath "$models")" --backend-directory="$server/backends" \

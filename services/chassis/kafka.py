@@ -42,13 +42,14 @@ class LoopProducer:
             "retry.backoff.ms": 50,
             "retry.backoff.max.ms": 200,
             "message.max.bytes": 1_048_576,
-            "log_level": 3,
+            "log_level": 0,
         }
         self._producer: Producer | None = None
         self._poller: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._pending = 0
         self._fatal = False
+        self._away = False
         self.ready = False
 
     async def __aenter__(self) -> Self:
@@ -83,7 +84,7 @@ class LoopProducer:
                 self._fatal = True
             if not confirmed.done():
                 if error is None:
-                    self.ready = True
+                    self._is_back()
                     confirmed.set_result(None)
                 else:
                     confirmed.set_exception(KafkaAwayError(f"{topic}: {error.str()}"))
@@ -110,18 +111,25 @@ class LoopProducer:
         except KafkaException:
             self.ready = False
         else:
-            self.ready = True
+            self._is_back()
         return self.ready
 
     def _new_producer(self) -> Producer:
-        return Producer(self._config | {"error_cb": self._on_error}, logger=log)
+        return Producer(self._config | {"error_cb": self._on_error})
 
     def _on_error(self, error: Any) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - the library's own public name
-            self.ready = False
         if error.fatal():
             self._fatal = True
-        log.warning("kafka: %s", error.str())
+        # librdkafka repeats itself with every try to connect; a change is worth a line.
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._away:  # noqa: SLF001 - the library's own public name
+            self.ready, self._away = False, True
+            log.warning("no Kafka broker can be reached: %s", self._config["bootstrap.servers"])
+
+    def _is_back(self) -> None:
+        self.ready = True
+        if self._away:
+            self._away = False
+            log.info("Kafka is back")
 
     async def _poll(self) -> None:
         """Serve delivery reports while something is in flight, and errors once a second when idle."""

@@ -11,11 +11,7 @@ import typer
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from google.protobuf import text_format
 
-from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
-from millrace.router.v1.router_pb2_grpc import RouterStub
 from millrace.task.v1.task_pb2 import DeadTask, Task
-from services.chassis.batched import BatchedClient
-from services.chassis.errors import ProblemError
 from services.cli.options import Bootstrap, Data, kafka_address
 from services.cli.stack.handle import Stack, StackError
 from services.pools.core.lanes import DEAD_TOPIC
@@ -64,13 +60,8 @@ def redrive(
     """
     again = redriven(find(kafka_address(bootstrap, data), task).task, new_id(), time.time())
     addresses = [router] if router else Stack(data).status.addresses("router", "grpc")
-    try:
-        reply = asyncio.run(_accept(addresses, again))
-    except ProblemError as refused:
-        raise StackError(f"the router refuses: {refused.problem.message}") from None
-    if reply.HasField("rejected"):
-        raise StackError(f"the router refuses: {reply.rejected.code}, {reply.rejected.message}")
-    print(f"accepted as {again.id} in pool {reply.accepted.pool}")
+    pool = asyncio.run(accept(addresses, again))
+    print(f"accepted as {again.id} in pool {pool}")
 
 
 def read_all(bootstrap: str) -> Iterator[DeadTask]:
@@ -121,7 +112,20 @@ def redriven(task: Task, task_id: str, now: float) -> Task:
     return again
 
 
-async def _accept(addresses: list[str], task: Task) -> AcceptReply:
+async def accept(routers: list[str], task: Task) -> str:
+    """Hand a task to a router, as a gateway does; the pool it went to. Raises StackError if it is refused."""
+    # gRPC is needed here only, and dear to import
+    from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
+    from millrace.router.v1.router_pb2_grpc import RouterStub
+    from services.chassis.batched import BatchedClient
+    from services.chassis.errors import ProblemError
+
     payload = AcceptRequest(task=task).SerializeToString()
-    async with BatchedClient(addresses, lambda channel: RouterStub(channel).Accept) as client:  # type: ignore[no-untyped-call]
-        return AcceptReply.FromString(await client.call(payload, time.time() + TIMEOUT_S))
+    async with BatchedClient(routers, lambda channel: RouterStub(channel).Accept) as client:  # type: ignore[no-untyped-call]
+        try:
+            reply = AcceptReply.FromString(await client.call(payload, time.time() + TIMEOUT_S))
+        except ProblemError as refused:
+            raise StackError(f"the router refuses: {refused.problem.message}") from None
+    if reply.HasField("rejected"):
+        raise StackError(f"the router refuses: {reply.rejected.code}, {reply.rejected.message}")
+    return reply.accepted.pool

@@ -1,19 +1,21 @@
 """`millrace topics`: the Kafka topics that an installation needs. They are never made by auto-creation."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
-from millrace_operator.folders import compile_folders
+from millrace_operator.core.snapshot import compile_snapshot
+from millrace_operator.folders import read_manifests
 from services.cli.options import Bootstrap, Data, kafka_address
 from services.cli.stack.handle import StackError
 from services.cli.stack.software import LOCAL
-from services.pools.core.lanes import DEAD_TOPIC, USAGE_TOPIC, all_topics, group_of
+from services.pools.core.lanes import DEAD_TOPIC, USAGE_TOPIC, all_topics, group_of, topics_of
 
 app = typer.Typer(help="The Kafka topics that Millrace needs.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -24,29 +26,49 @@ LANE_RETENTION_MS = 48 * HOUR_MS
 RETENTION_MS = {USAGE_TOPIC: 14 * 24 * HOUR_MS, DEAD_TOPIC: 30 * 24 * HOUR_MS}
 
 
+class Offsets(StrEnum):
+    """Where a pool's dispatcher shall begin in a lane that has no (possible) committed offset."""
+
+    ASK = "ask"
+    BEGINNING = "beginning"
+    END = "end"
+
+
 @app.command()
 def apply(
     data: Data,
+    *,
     bootstrap: Bootstrap = "",
     manifests: Annotated[list[Path] | None, typer.Option(help="Folders with the WorkerPools.")] = None,
     partitions: Annotated[int, typer.Option(help="Of each new topic.")] = 3,
     replication: Annotated[int, typer.Option(help="Copies of each new topic: 3 where there are three brokers.")] = 1,
+    offsets: Annotated[
+        Offsets,
+        typer.Option(
+            help="Where to begin in a lane with records whose committed offset was lost: at the beginning (what has ended "
+            "already does not run again) or at the end (what waits there never runs)."
+        ),
+    ] = Offsets.ASK,
 ) -> None:
-    r"""Create the topics that are missing: four lanes for each pool, usage, dead letters, and Kafka's own for offsets.
+    r"""Create the topics that are missing, and commit where each pool's dispatcher begins.
+
+    Four lanes for each pool, usage, dead letters, and Kafka's own topic for offsets.
 
     \b
     millrace topics apply
     millrace topics apply --bootstrap kafka:9092 --partitions 12 --replication 3
     """
-    snapshot = compile_folders(manifests or [LOCAL / "manifests", data / "manifests"])
-    if isinstance(snapshot, list):
-        raise StackError("\n".join(map(str, snapshot)))
-    pools = [pool.name for pool in snapshot.pools]
-    admin = AdminClient({"bootstrap.servers": kafka_address(bootstrap, data)})
+    pools = pools_of(manifests or [LOCAL / "manifests", data / "manifests"])
+    address = kafka_address(bootstrap, data)
     wanted = all_topics(pools)
-    created = create(admin, wanted, partitions, replication)
-    open_offsets(admin, map(group_of, pools))
+    created = create(AdminClient({"bootstrap.servers": address}), wanted, partitions, replication)
+    lost = [place for pool in pools for place in begin(address, pool, created, offsets)]
     print(f"{len(created)} topics created, {len(wanted) - len(created)} were there")
+    if lost:
+        raise StackError(
+            f"no committed offset, but records, in: {', '.join(lost)}. Nothing was changed there. Say where to begin: "
+            "millrace topics apply --offsets beginning (what has ended already does not run again), or --offsets end"
+        )
 
 
 @app.command("list")
@@ -66,6 +88,16 @@ def list_(data: Data, bootstrap: Bootstrap = "") -> None:
 def _sum(admin: AdminClient, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> int:
     offsets = admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=TIMEOUT_S)
     return sum(int(future.result(TIMEOUT_S).offset) for future in offsets.values())
+
+
+def pools_of(folders: Sequence[Path]) -> list[str]:
+    """Names of the WorkerPools in folders of manifests; whatever else is there does not matter. Raises StackError."""
+    manifests, flaws = read_manifests(folders)
+    pools = [m for m in manifests if isinstance(m.document, dict) and m.document.get("kind") == "WorkerPool"]
+    compiled = compile_snapshot(pools)
+    if isinstance(compiled, list) or flaws:
+        raise StackError("\n".join(map(str, compiled if isinstance(compiled, list) else flaws)))
+    return [pool.name for pool in compiled.pools]
 
 
 def create(admin: AdminClient, names: Iterable[str], partitions: int, replication: int) -> list[str]:
@@ -92,20 +124,42 @@ def create(admin: AdminClient, names: Iterable[str], partitions: int, replicatio
     return [topic.topic for topic in new]
 
 
-def open_offsets(admin: AdminClient, groups: Iterable[str], patience_s: float = TIMEOUT_S) -> None:
-    """Ask for groups until their coordinator answers. Raises KafkaException if it does not.
+def begin(bootstrap: str, pool: str, new: Collection[str], offsets: Offsets) -> list[str]:
+    """Commit a first offset in each of a pool's lanes that has none; the partitions that need a decision. Raises KafkaException.
 
-    That makes Kafka create `__consumer_offsets`, which otherwise delays a new installation's first commit by seconds.
+    The first question to the group's coordinator makes Kafka create `__consumer_offsets`, which would otherwise delay the
+    dispatcher's first commit by seconds.
     """
-    asked = list(groups)
-    deadline = time.monotonic() + patience_s
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group_of(pool), "enable.auto.commit": False})
+    try:
+        topics = consumer.list_topics(timeout=TIMEOUT_S).topics
+        places = [TopicPartition(topic, n) for topic in topics_of(pool) for n in topics[topic].partitions]
+        first = list[TopicPartition]()
+        lost = list[str]()
+        for place in _committed(consumer, places):
+            low, high = (0, 0) if place.topic in new else consumer.get_watermark_offsets(place, TIMEOUT_S)
+            if 0 <= place.offset <= high:
+                continue
+            if offsets is Offsets.ASK and low < high:
+                lost.append(f"{place.topic}-{place.partition}")
+                continue
+            first.append(TopicPartition(place.topic, place.partition, high if offsets is Offsets.END else low))
+        if first:
+            consumer.commit(offsets=first, asynchronous=False)
+    finally:
+        consumer.close()
+    return lost
+
+
+def _committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
-            for future in admin.describe_consumer_groups(asked, request_timeout=1.0).values():
-                future.result(2.0)
-        except (KafkaException, TimeoutError):  # the first request starts the creation and goes unanswered
+            return consumer.committed(places, timeout=1.0)
+        except KafkaException:  # the question that starts the creation may go unanswered
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
-        else:
-            return
+
+
+if __name__ == "__main__":
+    app()

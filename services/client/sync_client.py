@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Sequence
 from typing import Any, Self, TypeVar
 
 from services.client.client import Answer, Client, Input, Patience, Way
@@ -37,8 +37,17 @@ class SyncClient:
         self.close()
 
     def close(self) -> None:
-        """Close the client and end its thread."""
-        self._run(self._client.close())
+        """Close the client and end its thread; streams that nobody reads to their end are closed with it."""
+
+        async def end() -> None:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await self._loop.shutdown_asyncgens()
+            await self._client.close()
+
+        self._run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -47,11 +56,11 @@ class SyncClient:
         """As `Client.submit`."""
         return self._run(self._client.submit(prompt, model=model, **options))
 
-    def stream(self, prompt: Input, *, model: str = "tiny", **options: Any) -> Iterator[Event]:
+    def stream(self, prompt: Input, *, model: str = "tiny", **options: Any) -> Generator[Event, None, None]:
         """As `Client.stream`."""
         return self._iterate(self._client.stream(prompt, model=model, **options))
 
-    def watch(self, task: str, gen: str = "", offset: int = 0) -> Iterator[Event]:
+    def watch(self, task: str, gen: str = "", offset: int = 0) -> Generator[Event, None, None]:
         """As `Client.watch`."""
         return self._iterate(self._client.watch(task, gen, offset))
 
@@ -75,7 +84,7 @@ class SyncClient:
             future.cancel()
             raise
 
-    def _iterate(self, events: AsyncGenerator[Event, None]) -> Iterator[Event]:
+    def _iterate(self, events: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
         async def following() -> Event | None:
             return await anext(events, None)
 
@@ -83,4 +92,5 @@ class SyncClient:
             while (event := self._run(following())) is not None:
                 yield event
         finally:
-            self._run(events.aclose())
+            if not self._loop.is_closed():
+                self._run(events.aclose())

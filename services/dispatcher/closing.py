@@ -18,6 +18,7 @@ from millrace.task.v1.task_pb2 import (
     OUTCOME_KIND_FAILED,
     DeadTask,
     Outcome,
+    Usage,
 )
 from services.chassis.clock import monotonic, now
 from services.chassis.errors import ErrorCode
@@ -113,7 +114,7 @@ class Closing:
 
     def _outcome(self, end: End) -> Outcome:
         state = end.state
-        usage, at = outcomes.Usage(), now()
+        usage, at = Usage(), now()
         times = outcomes.timings(state.task, at, started_at=state.first_started or None, attempts=state.history.begun)
         match end.kind:
             case kind if kind == OUTCOME_KIND_CANCELLED:

@@ -67,8 +67,8 @@ class Commits:
             return
         if not self._merged:
             # A commit without a group is not fenced: never go back behind what another owner committed meanwhile.
-            for partition, commit in (await own.world.lanes.committed()).items():
-                own.offsets[partition].merge(commit.offset, commit.metadata)
+            for partition, theirs in (await own.world.lanes.committed()).items():
+                own.offsets[partition].merge(theirs.offset, theirs.metadata)
             self._merged = True
         again = self._again or monotonic() >= self._repeat_at
         commits: dict[Partition, Commit] = {}

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from services.chassis.backoff import backoff
 from services.chassis.clock import monotonic
 from services.dispatcher.core.offsets import Offsets
+from services.dispatcher.core.roster import SILENCE_S
 from services.dispatcher.core.scheduler import Scheduler
 from services.dispatcher.core.task_state import Partition, Place, TaskState
 from services.dispatcher.core.task_table import TaskTable
@@ -42,6 +43,7 @@ class Pace:
     expect_s: float = 1.5
     claim_keep_s: float = 900.0
     tick_s: float = 0.1
+    silence_s: float = SILENCE_S
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +69,10 @@ class Ownership:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do it beside everything else; it ends with the ownership, and its failure ends the ownership."""
-        self.group.create_task(work, name=f"{self.pool}: {name}")
+        try:
+            self.group.create_task(work, name=f"{self.pool}: {name}")
+        except RuntimeError:  # the ownership is ending: whoever reads the records again does it
+            work.close()
 
 
 async def patiently(what: str, step: Callable[[], Awaitable[T]]) -> T:

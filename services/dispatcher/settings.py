@@ -13,6 +13,9 @@ class DispatcherSettings(ServiceSettings, frozen=True, kw_only=True):
     address: Annotated[
         str, setting("host:port under which others reach this process; empty = host and port above.")
     ] = ""
+    cache_addresses: Annotated[
+        str, setting("Cache services, comma-separated: flights without an answer end there.")
+    ] = "127.0.0.1:8102"
     lease_s: Annotated[float, setting("How long a silent owner keeps a pool.", unit="s")] = 2.0
     renew_s: Annotated[float, setting("How often the lease is renewed: three misses are survived.", unit="s")] = 0.5
     poll_s: Annotated[float, setting("How often a standby tries for the lease.", unit="s")] = 0.1

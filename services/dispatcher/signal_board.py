@@ -62,7 +62,7 @@ class SignalBoard:
             self._unwatch(stream, task)
 
     def close_all(self) -> None:
-        """This process owns the pool no more."""
+        """The pool is not owned here any more."""
         for stream in self._streams:
             stream.outbox.close()
 
@@ -103,14 +103,11 @@ class SignalBoard:
                     del shown[task]
                 continue
             new = standing(self._scheduler, state)
-            if new and new.state == RUNNING:
-                del shown[task]
-                if before is None and task not in self._watchers:  # it never was seen waiting, and text is on its way
-                    continue
             if new is None or not new.differs(before):
                 continue
-            if task in shown:
-                shown[task] = new
+            shown[task] = new
+            if before is None and new.state == RUNNING and task not in self._watchers:
+                continue  # nobody saw it wait, and its text is on the way
             status = TaskStatus(task=task, state=new.state, position=new.position, eta_s=new.eta_s)
             for stream in self._readers(state):
                 updates.setdefault(stream, SignalsUpdate(epoch=self._epoch)).statuses.append(status)

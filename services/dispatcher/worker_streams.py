@@ -72,7 +72,7 @@ class WorkerStreams:
             self._scheduler.roster.broke(stream.worker, stream.number, monotonic())
 
     def close_all(self) -> None:
-        """This process owns the pool no more."""
+        """The pool is not owned here any more."""
         for stream in self._streams.values():
             stream.outbox.close()
 

@@ -11,7 +11,6 @@ from services.gateway.core.identity import Directory
 from services.gateway.core.messages import Hello
 from services.gateway.departures import Departures
 from services.gateway.doorkeeper import Doorkeeper
-from services.gateway.frames_servicer import GatewayFrames
 from services.gateway.http import MAX_BODY, HttpApi, ServeWebSocket, errors, page_routes
 from services.gateway.limiting import Limiting
 from services.gateway.places import Places
@@ -58,7 +57,14 @@ class Gateway:
     """One gateway process without its sockets. `address` and `boot` name its frames server in routes."""
 
     def __init__(
-        self, settings: GatewaySettings, world: World, *, secret: bytes, address: str, boot: int, serve_websocket: ServeWebSocket
+        self,
+        settings: GatewaySettings,
+        world: World,
+        *,
+        secret: bytes,
+        address: str,
+        boot: int,
+        serve_websocket: ServeWebSocket,
     ) -> None:
         self.readers = Readers(
             world.token_log, world.control, world.signals, address=address, boot=boot, busy=world.busy
@@ -110,6 +116,3 @@ class Gateway:
         self.app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
         self.app.add_routes([*api.routes(), *stream.routes(), *chat.routes(), *openapi.routes(), *page_routes()])
         self.inference = GatewayInference(doorkeeper, submitting, tasks, self.places, self.readers)
-        self.frames = GatewayFrames(self.readers)
-
-

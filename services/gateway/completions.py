@@ -3,11 +3,11 @@
 import time
 
 from aiohttp import web
-from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 
+from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.gateway.core import openai, sse
-from services.gateway.http import HttpApi, decoded, idempotency_key, problem_response, traceparent, unwrap
+from services.gateway.http import HttpApi, body_of, idempotency_key, problem_response, traceparent, unwrap
 from services.gateway.incident import internal
 from services.gateway.mailbox import Delta, Done, Gone, Mailbox, Restarted
 from services.gateway.readers import Readers
@@ -38,7 +38,7 @@ class ChatCompletions:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Submit, then wait for the answer or stream it."""
         caller = self._api.caller(request)
-        asked = await decoded(request, openai.decode_chat_request)
+        asked = await body_of(request, openai.decode_chat_request)
         submission = unwrap(openai.submission_of(asked, idempotency_key(request)))
         mailbox = Mailbox(self._readers)
         accepted = await self._submitting.submit(caller, submission, mailbox, traceparent(request))
@@ -75,7 +75,13 @@ class ChatCompletions:
                     return web.Response(body=body, headers=headers, content_type="application/json")
 
     async def _stream(
-        self, request: web.Request, mailbox: Mailbox, answer: openai.Completions, headers: dict[str, str], *, with_usage: bool
+        self,
+        request: web.Request,
+        mailbox: Mailbox,
+        answer: openai.Completions,
+        headers: dict[str, str],
+        *,
+        with_usage: bool,
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS | headers)
         await response.prepare(request)

@@ -41,7 +41,9 @@ class Doorkeeper:
         if verdict.allowed:
             return None
         return Problem(
-            ErrorCode.LIMITED, "too many connections from this address", retry_after_s=round(verdict.retry_after_s or 1, 3)
+            ErrorCode.LIMITED,
+            "too many connections from this address",
+            retry_after_s=round(verdict.retry_after_s or 1, 3),
         )
 
     def authenticate(self, authorization: str) -> Caller | Problem:

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.gateway.core import messages as m
+from services.gateway.core.estimates import Place
 from services.gateway.core.identity import Caller, Directory
 from services.gateway.core.openai import error_body
-from services.gateway.core.submission import MAX_TASK_BYTES, Name, SubmitFields, check, decode_problem, invalid
+from services.gateway.core.submission import MAX_TASK_BYTES, Name, SubmitFields, check, decoded, invalid
 from services.gateway.doorkeeper import TICKET_S, Doorkeeper, origin_allowed
 from services.gateway.incident import internal
 from services.gateway.places import Places
@@ -104,7 +105,7 @@ class HttpApi:
     async def submit(self, request: web.Request) -> web.Response:
         """`POST /v1/tasks`."""
         caller = self.caller(request)
-        fields = await decoded(request, _decode_submit)
+        fields = await body_of(request, _decode_submit)
         key = idempotency_key(request)
         if key and fields.key and key != fields.key:
             raise ProblemError(invalid("key", "differs from the header Idempotency-Key"))
@@ -127,8 +128,8 @@ class HttpApi:
     async def get(self, request: web.Request) -> web.Response:
         """`GET /v1/tasks/{task}`."""
         view = unwrap(await self._tasks.view(self.caller(request), request.match_info["task"]))
-        place = await self._places.of(view.task, view.pool) if view.state == "queued" else None
-        return json_response(task_state(view, *(place or (None, None))))
+        where = await self._places.of(view.task, view.pool) if view.state == "queued" else Place()
+        return json_response(task_state(view, where))
 
     async def cancel(self, request: web.Request) -> web.Response:
         """`DELETE /v1/tasks/{task}`."""
@@ -213,15 +214,9 @@ def unwrap(result: T | Problem) -> T:
     return result
 
 
-async def decoded(request: web.Request, decode: Callable[[bytes], T]) -> T:
+async def body_of(request: web.Request, decode: Callable[[bytes], T]) -> T:
     """The body. Raises ProblemError that names field and rule."""
-    body = await request.read()
-    try:
-        return decode(body)
-    except msgspec.DecodeError as wrong:
-        raise ProblemError(decode_problem(wrong)) from None
-    except UnicodeDecodeError:
-        raise ProblemError(Problem(ErrorCode.INVALID_REQUEST, "not valid UTF-8")) from None
+    return unwrap(decoded(decode, await request.read()))
 
 
 def idempotency_key(request: web.Request) -> str | None:
@@ -259,14 +254,14 @@ def problem_response(problem: Problem, headers: tuple[tuple[str, str], ...] = ()
     )
 
 
-def task_state(view: View, position: int | None = None, eta_s: float | None = None) -> TaskState:
+def task_state(view: View, where: Place) -> TaskState:
     """A task as it stands."""
     state = TaskState(
         task=view.task,
         state=view.state,
         model=view.model,
-        position=position,
-        eta_s=eta_s,
+        position=where.position,
+        eta_s=where.eta_s,
         gen=view.gen,
         offset=view.offset,
         text=view.text,
@@ -283,7 +278,9 @@ def _model(name: str) -> dict[str, Any]:
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Every error in one shape."""
     try:
         return await handler(request)
@@ -294,10 +291,21 @@ async def errors(request: web.Request, handler: Callable[[web.Request], Awaitabl
     except web.HTTPException as plain:
         if plain.status < 400:
             raise
-        response = problem_response(Problem(ErrorCode.INVALID_REQUEST, f"{request.method} {request.path}: {plain.reason}"))
+        response = problem_response(
+            Problem(ErrorCode.INVALID_REQUEST, f"{request.method} {request.path}: {plain.reason}")
+        )
         response.set_status(plain.status)
         return response
     except (asyncio.CancelledError, ConnectionResetError):
         raise  # the client is gone
     except Exception as bug:  # noqa: BLE001 - the client gets an id to quote
         return problem_response(internal(bug))
+
+
+def page_routes() -> list[web.AbstractRouteDef]:
+    """`/` and the files it is made of."""
+
+    async def index(_: web.Request) -> web.FileResponse:
+        return web.FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    return [web.get("/", index), web.static("/page", PAGE)]

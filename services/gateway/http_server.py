@@ -42,9 +42,9 @@ async def http_server(app: web.Application, host: str, port: int) -> AsyncIterat
     await runner.setup()
     loop = asyncio.get_running_loop()
 
-    def connection() -> RequestHandler[web.Request]:
+    def connection() -> RequestHandler:
         assert runner.server is not None
-        handler: RequestHandler[web.Request] = runner.server()
+        handler: RequestHandler = runner.server()
         loop.call_later(AUTHENTICATE_S, _close_if_silent, handler)
         return handler
 
@@ -56,11 +56,11 @@ async def http_server(app: web.Application, host: str, port: int) -> AsyncIterat
         await runner.cleanup()
 
 
-def _close_if_silent(handler: "RequestHandler[web.Request]") -> None:
+def _close_if_silent(handler: RequestHandler) -> None:
     """A client has 5 s for its first request; aiohttp itself would wait for ever."""
     if handler.transport is not None and not _answers(handler) and not handler._keepalive:  # noqa: SLF001
         handler.force_close()
 
 
-def _answers(handler: "RequestHandler[web.Request]") -> bool:
+def _answers(handler: RequestHandler) -> bool:
     return handler._current_request is not None  # noqa: SLF001 - the minor version is pinned

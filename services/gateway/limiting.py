@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from millrace.limits.v1.limits_pb2 import CheckReply, CheckRequest
-
 from services.chassis import metrics
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
@@ -56,7 +55,8 @@ class Limiting:
         title = limit_title(reply.refused_by)
         if not reply.HasField("retry_after"):
             return Limited(
-                Problem(ErrorCode.LIMITED, f"the request costs more than the limit {title} ever admits at once"), headers
+                Problem(ErrorCode.LIMITED, f"the request costs more than the limit {title} ever admits at once"),
+                headers,
             )
         wait = reply.retry_after.seconds + reply.retry_after.nanos / 1e9
         wait *= 1 + random.random() / 10  # noqa: S311 - so that those refused together do not come back together

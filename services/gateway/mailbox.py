@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import Outcome
-
 from services.gateway.readers import Reader, Readers
 
 HIGH_WATER = 64 * 1024

@@ -1,6 +1,7 @@
 """Wires the gateway: Redis, limiter, cache and router, signals, frames, gRPC, HTTP."""
 
 import asyncio
+import contextlib
 import random
 from pathlib import Path
 
@@ -13,8 +14,7 @@ from millrace.limits.v1.limits_pb2 import CheckReply
 from millrace.limits.v1.limits_pb2_grpc import RateLimiterStub
 from millrace.router.v1.router_pb2 import AcceptReply
 from millrace.router.v1.router_pb2_grpc import RouterStub
-
-from services.chassis.batched import BatchedClient
+from services.chassis.batched import BatchedClient, Method
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.chassis.grpc_server import grpc_server
@@ -38,3 +38,127 @@ from services.tasklog.adapters.redis_task_control import RedisTaskControl
 from services.tasklog.adapters.redis_token_log import RedisTokenLog
 
 RECONNECT_S = 3.0  # clients of a gateway that leaves come back within this time, not all at once
+LIVE_S = 1.0
+
+
+async def start(service: Service[GatewaySettings]) -> None:
+    """Start order; the stop is the reverse."""
+    settings = service.settings
+    if not settings.task_secret_file:
+        raise OSError("MILLRACE_GATEWAY__TASK_SECRET_FILE is not set; all gateways need the same secret of task ids")
+    secret = Path(settings.task_secret_file).read_bytes().strip()  # noqa: ASYNC240 - nothing else runs yet
+
+    redis = Resp(settings.redis_url)
+    await service.enter("redis", redis, ready=lambda: redis.connected)
+    watch = ConfigurationWatch(settings.redis_url, lambda raw: Directory(Snapshot.FromString(raw)))
+    await service.enter("configuration", watch, ready=lambda: watch.current is not None)
+    config_age.set_function(watch.age_s)
+    # Each stub is made per channel; the generated constructors have no types.
+    limiter = _clients(settings.limiter_addresses, lambda ch: RateLimiterStub(ch).Check)  # type: ignore[no-untyped-call]
+    lookup = _clients(settings.cache_addresses, lambda ch: CacheStub(ch).Lookup)  # type: ignore[no-untyped-call]
+    store = _clients(settings.cache_addresses, lambda ch: CacheStub(ch).Store)  # type: ignore[no-untyped-call]
+    router = _clients(settings.router_addresses, lambda ch: RouterStub(ch).Accept)  # type: ignore[no-untyped-call]
+    await service.enter("limiter", limiter)
+    await service.enter("cache", lookup)
+    await service.enter("cache's leads", store)
+    await service.enter("router", router, ready=lambda: router.ready)
+
+    gateway: Gateway | None = None
+    frames = frames_servicer.GatewayFrames(
+        lambda boot, batch: gateway.readers.on_frames(boot, batch) if gateway else None
+    )
+    frames_server = await service.enter(
+        "frames",
+        grpc_server(
+            settings.host,
+            settings.frames_port,
+            lambda server: add_FramesServicer_to_server(frames, server),  # type: ignore[no-untyped-call]
+            [frames_servicer.SERVICE],
+        ),
+    )
+    address = f"{settings.frames_host or settings.host}:{frames_server.port}"
+    signals = await service.enter("signals", SignalsListener(OwnerLookup(redis), address, service.boot))
+    watch.subscribe(lambda directory: signals.follow(directory.pools))
+    presence = RedisPresence(redis, service.boot)
+    census = _Census(presence)
+    policy = GcPolicy()
+    slim = await service.enter("sessions", SlimServer(policy.accepted))
+
+    def directory() -> Directory:
+        if watch.current is None:
+            raise ProblemError(Problem(ErrorCode.UNAVAILABLE, "no configuration was published yet", retry_after_s=1.0))
+        return watch.current
+
+    world = World(
+        directory=directory,
+        token_log=RedisTokenLog(redis),
+        control=RedisTaskControl(redis),
+        signals=signals,
+        presence=presence,
+        tickets=RedisTicketStore(redis),
+        check=batched_call(limiter, CheckReply),
+        accept=batched_call(router, AcceptReply),
+        lookup=batched_call(lookup, LookupReply) if settings.cache_addresses else None,
+        store=batched_call(store, StoreReply) if settings.cache_addresses else None,
+        gateways=lambda: census.gateways,
+        busy=lambda: service.loop_watch.busy,
+    )
+    gateway = Gateway(
+        settings,
+        world,
+        secret=secret,
+        address=address,
+        boot=service.boot,
+        serve_websocket=slim.serve if settings.websocket == "slim" else serve_aiohttp,
+    )
+    signals.on_status = gateway.places.on_status
+    service.spawn("watchdog", gateway.readers.run_watchdog())
+    service.spawn("census", census.run())
+    inference = gateway.inference
+    grpc_door = await service.enter(
+        "grpc",
+        grpc_server(
+            settings.host,
+            settings.grpc_port,
+            lambda server: add_InferenceServicer_to_server(inference, server),  # type: ignore[no-untyped-call]
+            [servicer.SERVICE],
+        ),
+    )
+    http = await service.enter("http", http_server(gateway.app, settings.host, settings.port))
+    policy.warm()
+
+    async def leave(seconds: float) -> None:
+        """Clients go elsewhere, requests are answered; tasks go on without this process."""
+        gateway.departures.leaving = True
+        http.stop_accepting()
+        await grpc_door.set_serving(serving=False)
+        for session in tuple(gateway.sessions.sessions):
+            session.go_away(random.uniform(0.1, RECONNECT_S))  # noqa: S311 - jitter
+        async with asyncio.timeout(seconds):
+            while gateway.sessions.sessions or http.busy:  # noqa: ASYNC110 - aiohttp does not tell when
+                await asyncio.sleep(0.05)
+
+    service.on_drain(leave)
+
+
+class _Census:
+    """How many gateways live, as often as Redis can be asked."""
+
+    def __init__(self, presence: RedisPresence) -> None:
+        self._presence = presence
+        self.gateways = 1
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(RedisAwayError):
+                self.gateways = await self._presence.gateways()
+            await asyncio.sleep(LIVE_S)
+
+
+def _clients(addresses: str, method: Method) -> BatchedClient:
+    return BatchedClient([a.strip() for a in addresses.split(",") if a.strip()], method)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    run("gateway", GatewaySettings, start)

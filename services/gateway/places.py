@@ -1,43 +1,60 @@
-"""Where a waiting task stands, for those who ask once instead of listening."""
+"""Where a waiting task stands, for those who ask now and then instead of listening."""
 
 import asyncio
 from collections.abc import Callable
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
-
+from services.gateway.core.estimates import Place
 from services.gateway.core.messages import place
 from services.gateway.ports import Signals
 
-PATIENCE_S = 0.3
+PATIENCE_S = 1.2  # the pool's owner looks at each watched task once a second
+KEEP_S = 10.0  # whoever asks will ask again
+
+
+class _Asked:
+    __slots__ = ("known", "place", "pool", "timer")
+
+    def __init__(self, pool: str, timer: asyncio.TimerHandle) -> None:
+        self.pool = pool
+        self.timer = timer
+        self.place = Place()
+        self.known = asyncio.Event()
 
 
 class Places:
-    """Asks the pool's owner for the place of one task. `on_status` gets every status that the owners send."""
+    """Asks the pool's owner for the places of tasks. `on_status` takes every status that the owners send and passes it on."""
 
     def __init__(self, signals: Signals, forward: Callable[[TaskStatus], None]) -> None:
         self._signals = signals
         self._forward = forward
-        self._asked: dict[str, asyncio.Future[TaskStatus]] = {}
+        self._asked: dict[str, _Asked] = {}
 
     def on_status(self, status: TaskStatus) -> None:
         """The owner told where a task stands."""
         asked = self._asked.get(status.task)
-        if asked is not None and not asked.done():
-            asked.set_result(status)
+        if asked is not None:
+            asked.place = place(status)
+            asked.known.set()
         self._forward(status)
 
-    async def of(self, task: str, pool: str) -> tuple[int | None, float | None]:
-        """Position and seconds until it starts; None for what the owner did not tell in time."""
+    async def of(self, task: str, pool: str) -> Place:
+        """Where it stands; nothing where the owner did not tell in time."""
+        timer = asyncio.get_running_loop().call_later(KEEP_S, self._forget, task)
         asked = self._asked.get(task)
         if asked is None:
-            asked = self._asked[task] = asyncio.get_running_loop().create_future()
+            asked = self._asked[task] = _Asked(pool, timer)
             self._signals.watch(pool, task)
+        else:
+            asked.timer.cancel()
+            asked.timer = timer
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return place(await asyncio.shield(asked))
+                await asked.known.wait()
         except TimeoutError:
-            return None, None
-        finally:
-            if self._asked.get(task) is asked:
-                del self._asked[task]
-                self._signals.unwatch(pool, task)
+            return Place()
+        return asked.place
+
+    def _forget(self, task: str) -> None:
+        asked = self._asked.pop(task)
+        self._signals.unwatch(asked.pool, task)

@@ -20,14 +20,13 @@ from typing import Literal, Protocol
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.frames.v1.frames_pb2 import Frame
 from millrace.task.v1.task_pb2 import Outcome, Route
-
 from services.chassis import metrics
 from services.chassis.clock import monotonic
 from services.gateway.core.compaction import merged, pieces
-from services.gateway.core.following import Follow, source_of
+from services.gateway.core.following import Follow, is_echo, source_of
 from services.gateway.ports import Signals
 from services.tasklog.core.entries import Entry, Header, Terminal
-from services.tasklog.core.reading import GAP, Cursor, End, Event, Restarted, Text
+from services.tasklog.core.reading import GAP, Cursor, Event, Restarted, Text
 from services.tasklog.ports import RedisAwayError, TaskControl, TokenLog
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ BUSY = 0.6
 EARLY_FRAMES = 64  # held before the acknowledgment; more are left to the log
 ROUTE_S = 3600.0
 LOOK_S = 5.0  # how long a log may be missing before the task's state is asked for
-FOLLOWED_END_S = 0.05  # a leader's end is followed by its followers' own within a few milliseconds
+ECHO_S = 0.05  # a leader's end is echoed into its followers' logs within a few milliseconds
 
 
 class Sink(Protocol):
@@ -384,22 +383,21 @@ class Readers:
             await self._look(reader)
 
     async def _read_following(self, reader: Reader) -> None:
-        """A task that joined a twin: its own log says whose text it shows, and when that ends for it."""
+        """A task that joined a twin: its own log says whose text it shows."""
         own = await self._log.read(reader.task)
         source = source_of(own)
-        if not isinstance(source, Follow):
-            if own:
-                self._own_text(reader, own)
-            elif reader.leader is not None:  # its record is on the way to the dispatcher
-                await self._read_leader(reader, reader.leader)
-        elif reader.leader is None or reader.leader.task != source.leader:
+        if not reader.open:
+            return
+        if isinstance(source, Follow) and (reader.leader is None or reader.leader.task != source.leader):
             self.follow(reader, source.leader)
+        elif isinstance(source, Follow) or not own:  # without a log its record is on the way to the dispatcher
+            assert reader.leader is not None
+            if await self._read_leader(
+                reader, reader.leader
+            ):  # its echo is being written; the sweep would find it late
+                asyncio.get_running_loop().call_later(ECHO_S, self.read, reader)
         else:
-            ended = await self._read_leader(reader, reader.leader)
-            if source.terminal is not None:
-                self._end_following(reader, source.terminal)
-            elif ended:
-                asyncio.get_running_loop().call_later(FOLLOWED_END_S, self.read, reader)
+            self._own_text(reader, own)
 
     async def _read_leader(self, reader: Reader, leader: Feed) -> bool:
         """Show the leader's text, not its end. Did the leader end?"""
@@ -416,23 +414,15 @@ class Readers:
             if reader.cursor.offset and not newest:
                 return  # what was shown stands until there is something else
             self._leave_leader(reader)
-            restarted = bool(reader.cursor.offset)
-            reader.cursor = Cursor(newest)
-            if restarted:
+            # Attempts are numbered per task, so only an echo of the leader's answer makes equal gens the same text.
+            if newest == reader.cursor.gen and is_echo(own):
+                reader.cursor = Cursor(newest, reader.cursor.offset)
+            elif reader.cursor.offset:
+                reader.cursor = Cursor(newest)
                 self._show(reader, [Restarted(newest)])
+            else:
+                reader.cursor = Cursor()
         self._show_log(reader, own)
-
-    def _end_following(self, reader: Reader, terminal: Terminal) -> None:
-        cursor = reader.cursor
-        if not reader.open or reader.paused:
-            return
-        if cursor.offset >= terminal.end:
-            cursor.ended = True
-            self._show(reader, [End(cursor.gen, cursor.offset, terminal.outcome)])
-        elif not reader.missing_since:
-            reader.missing_since = monotonic()
-        elif monotonic() - reader.missing_since > LOOK_S:  # the leader's log went before this reader had it all
-            self._gone(reader)
 
     def _show_log(self, reader: Reader, entries: Sequence[Entry]) -> None:
         """Show the newest text of the log beyond the cursor, compacted; stop where the sink is full."""

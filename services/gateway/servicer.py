@@ -9,12 +9,13 @@ import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status as RpcStatus
+
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.inference.v1 import inference_pb2 as pb
 from millrace.inference.v1.inference_pb2_grpc import InferenceServicer
-
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.gateway.core import messages as m
+from services.gateway.core.estimates import Place
 from services.gateway.core.grpc_requests import submission_of
 from services.gateway.core.identity import Caller
 from services.gateway.doorkeeper import Doorkeeper
@@ -96,7 +97,7 @@ class GatewayInference(InferenceServicer):
 
     async def _get(self, request: pb.GetRequest, context: Any) -> pb.TaskView:
         view = _unwrap(await self._tasks.view(self._caller(context), request.task))
-        place = await self._places.of(view.task, view.pool) if view.state == "queued" else (None, None)
+        where = await self._places.of(view.task, view.pool) if view.state == "queued" else Place()
         return pb.TaskView(
             task=view.task,
             state=view.state,
@@ -105,8 +106,8 @@ class GatewayInference(InferenceServicer):
             offset=view.offset,
             text=view.text,
             outcome=view.outcome,
-            position=place[0],
-            eta_s=place[1],
+            position=where.position,
+            eta_s=where.eta_s,
         )
 
     async def _cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelReply:
@@ -140,8 +141,8 @@ def _event(event: Event) -> pb.WatchEvent:
         case Done(gen, offset, outcome):
             return pb.WatchEvent(done=pb.Done(gen=gen_text(gen), offset=offset, outcome=outcome))
         case TaskStatus():
-            position, eta_s = m.place(event)
-            return pb.WatchEvent(status=pb.Status(state=event.state, position=position, eta_s=eta_s))
+            where = m.place(event)
+            return pb.WatchEvent(status=pb.Status(state=event.state, position=where.position, eta_s=where.eta_s))
     raise AssertionError(event)
 
 

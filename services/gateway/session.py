@@ -9,15 +9,16 @@ from collections.abc import Coroutine
 from typing import Any, Literal
 
 import msgspec
+
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import Outcome
-
 from services.chassis import metrics
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
 from services.gateway.core import messages as m
+from services.gateway.core.estimates import Place
 from services.gateway.core.identity import Caller
-from services.gateway.core.submission import Submission, check, decode_problem
+from services.gateway.core.submission import Submission, check, decoded
 from services.gateway.incident import internal
 from services.gateway.ports import Connection
 from services.gateway.readers import Reader, Readers
@@ -33,9 +34,7 @@ FINISHED = 64  # ended tasks remembered for `seen`
 class SessionContext:
     """What all sessions of a process share. `hello` is the encoded first message; `sessions` are those that are open."""
 
-    def __init__(
-        self, *, hello: m.Hello, submitting: Submitting, tasks: Tasks, readers: Readers
-    ) -> None:
+    def __init__(self, *, hello: m.Hello, submitting: Submitting, tasks: Tasks, readers: Readers) -> None:
         self.hello = m.encode(hello)
         self.max_in_flight = hello.max_in_flight
         self.submitting = submitting
@@ -59,7 +58,7 @@ class _Shown:
     def __init__(self) -> None:
         self.gen = 0
         self.prefix = b""
-        self.status: tuple[str, int | None, float | None] = ("", None, None)
+        self.status: tuple[str, Place] = "", Place()
         self.status_at = float("-inf")
 
 
@@ -99,15 +98,10 @@ class Session:
         if not connection.writable and connection.buffered > FLOOD_BYTES:
             connection.close(1008, "the answers are not read")
             return
-        try:
-            request = m.decode_client_message(message)
-        except msgspec.DecodeError as wrong:
-            self._refuse(decode_problem(wrong), *_reference(message))
-            return
-        except UnicodeDecodeError:
-            self._refuse(Problem(ErrorCode.INVALID_REQUEST, "not valid UTF-8"))
-            return
+        request = decoded(m.decode_client_message, message)
         match request:
+            case Problem():
+                self._refuse(request, *_reference(message))
             case m.Submit():
                 self._on_submit(request)
             case m.Resume():
@@ -138,7 +132,7 @@ class Session:
                 self._context.tasks.leave(reader)
 
     def go_away(self, reconnect_in_s: float) -> None:
-        """This gateway leaves: say so and close. Running tasks go on."""
+        """The gateway leaves: say so and close. Running tasks go on."""
         if self._connection is not None:
             self._send(m.encode(m.GoingAway(reconnect_in_s=round(reconnect_in_s, 2))))
             self._connection.close(1012, "going away")
@@ -170,11 +164,10 @@ class Session:
     def on_status(self, reader: Reader, status: TaskStatus) -> None:
         """Where a waiting task stands; at most once per second and only on change."""
         shown = _shown(reader)
-        now = (status.state, *m.place(status))
-        at = monotonic()
+        now, at = (status.state, m.place(status)), monotonic()
         if now != shown.status and at - shown.status_at >= STATUS_S:
             shown.status, shown.status_at = now, at
-            self._send(m.encode(m.Status(task=reader.task, state=now[0], position=now[1], eta_s=now[2])))
+            self._send(m.encode(m.status(reader.task, *now)))
 
     def on_gone(self, reader: Reader, code: Literal["unknown", "expired"]) -> None:
         """Nothing is left to read."""
@@ -292,9 +285,8 @@ def _shown(reader: Reader) -> _Shown:
 
 def _reference(message: bytes) -> tuple[str, str]:
     """Key and task of a message that was refused, so that the client can tell which it was."""
-    try:
-        about = _decode_reference(message)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    about = decoded(_decode_reference, message)
+    if isinstance(about, Problem):
         return "", ""
     key, task = about.key, about.task
     return key if isinstance(key, str) else "", task if isinstance(task, str) else ""

@@ -32,10 +32,14 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         int, msgspec.Meta(ge=1024), setting("Largest message and request body from a client.", unit="B")
     ] = 256 * 1024
     high_water_bytes: Annotated[
-        int, msgspec.Meta(ge=1024), setting("Buffered for one slow client before its text is left to the log.", unit="B")
+        int,
+        msgspec.Meta(ge=1024),
+        setting("Buffered for one slow client before its text is left to the log.", unit="B"),
     ] = 64 * 1024
     heartbeat_s: Annotated[
-        float, msgspec.Meta(gt=0), setting("Longest silence on a connection; proxies cut idle ones after 30-60 s.", unit="s")
+        float,
+        msgspec.Meta(gt=0),
+        setting("Longest silence on a connection; proxies cut idle ones after 30-60 s.", unit="s"),
     ] = 20.0
     handshakes_per_s: Annotated[
         float, msgspec.Meta(gt=0), setting("New connections and logins per address, before authentication.", unit="1/s")
@@ -48,6 +52,9 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
     ] = 0.1
     cache_budget_s: Annotated[float, setting("Longest wait for the cache; then it is a miss.", unit="s")] = 0.015
     accept_s: Annotated[
-        float, setting("Longest wait for the commit of a task; then `unavailable`, and the same key finds out.", unit="s")
+        float,
+        setting("Longest wait for the commit of a task; then `unavailable`, and the same key finds out.", unit="s"),
     ] = 5.0
-    seen_retention_s: Annotated[float, setting("How long an answer is kept that its client confirmed.", unit="s")] = 30.0
+    seen_retention_s: Annotated[float, setting("How long an answer is kept that its client confirmed.", unit="s")] = (
+        30.0
+    )

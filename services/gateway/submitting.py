@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
+
 from millrace.cache.v1.cache_pb2 import LookupReply, LookupRequest, Scope, StoreRequest
 from millrace.router.v1.router_pb2 import AcceptRequest
 from millrace.task.v1.task_pb2 import CacheMode, CacheTicket, Sampling, Task
-
 from services.chassis import metrics
 from services.chassis.clock import monotonic, now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.gateway.core.canonical import canonical_request
 from services.gateway.core.estimates import Place, place_of, prompt_tokens
 from services.gateway.core.identity import Caller, Directory
+from services.gateway.core.messages import code_named
 from services.gateway.core.submission import Submission, body_hash
 from services.gateway.core.task_id import task_id
 from services.gateway.departures import Departures
@@ -128,7 +129,7 @@ class Submitting:
         if isinstance(admitted, Limited):
             return _refused(admitted.problem, admitted.headers)
         key = submission.key or secrets.token_hex(16)
-        task = _task(caller, submission, self._secret, key, max_tokens, prompt, at)
+        task = _task(caller, submission, secret=self._secret, key=key, max_tokens=max_tokens, prompt=prompt, at=at)
         task.traceparent = traceparent
         request = AcceptRequest(task=task)
         mark, found = await self._ask_cache(directory, caller, submission, request)
@@ -193,14 +194,14 @@ class Submitting:
                 request.answer.CopyFrom(found.answer)
                 return "exact", found
             case "leader" if found.leader != task.id:
-                task.joined, task.pool = found.leader, found.leader_pool
+                task.joined = found.leader
                 return "coalesced", found
             case "fence":
                 task.cache_ticket.CopyFrom(CacheTicket(key=found.key, fence=found.fence))
         return None, found
 
     async def _give_up_lead(self, found: LookupReply | None) -> None:
-        """This task will not run: whoever asks next leads."""
+        """The task will not run: whoever asks next leads."""
         if self._store is None or found is None or not found.fence:
             return
         try:
@@ -225,9 +226,8 @@ class Submitting:
         if reply.HasField("accepted"):
             return reply.accepted.pool, reply.accepted.repeated
         rejected = reply.rejected
-        code = ErrorCode(rejected.code) if rejected.code in ErrorCode else ErrorCode.INTERNAL
         wait = rejected.retry_after.ToTimedelta().total_seconds() if rejected.HasField("retry_after") else None
-        return Problem(code, rejected.message, retry_after_s=wait)
+        return Problem(code_named(rejected.code), rejected.message, retry_after_s=wait)
 
     def _abandoned(self, work: "asyncio.Task[Accepted | Refused]") -> None:
         if work.cancelled() or work.exception():
@@ -245,7 +245,7 @@ def _refused(problem: Problem, headers: tuple[tuple[str, str], ...] = _NO_HEADER
 
 
 def _task(
-    caller: Caller, submission: Submission, secret: bytes, key: str, max_tokens: int, prompt: int, at: float
+    caller: Caller, submission: Submission, *, secret: bytes, key: str, max_tokens: int, prompt: int, at: float
 ) -> Task:
     task = Task(
         id=task_id(secret, caller.tenant, key),

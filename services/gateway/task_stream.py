@@ -1,8 +1,9 @@
 """`GET /v1/tasks/{task}/stream`: the WebSocket's objects as server-sent events, resumable by `Last-Event-ID`."""
 
 from aiohttp import web
-from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 
+from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
+from services.chassis.errors import Problem
 from services.gateway.core import messages as m
 from services.gateway.core import sse
 from services.gateway.core.submission import invalid
@@ -47,7 +48,7 @@ class TaskStream:
             self._tasks.leave(reader)
 
 
-def cursor_of(request: web.Request) -> "tuple[str, int] | m.Problem":
+def cursor_of(request: web.Request) -> tuple[str, int] | Problem:
     """Where to read on: the header `Last-Event-ID`, or the query's `gen` and `offset`."""
     last = request.headers.get("Last-Event-ID")
     if last is not None:
@@ -73,6 +74,4 @@ def encoded(task: str, event: Event) -> bytes:
         case Gone(code):
             return sse.event("gone", m.encode(m.Gone(task=task, code=code)))
         case TaskStatus():
-            position, eta_s = m.place(event)
-            status = m.Status(task=task, state=event.state, position=position, eta_s=eta_s)
-            return sse.event("status", m.encode(status))
+            return sse.event("status", m.encode(m.status(task, event.state, m.place(event))))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from millrace.task.v1.task_pb2 import Outcome
-
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
 from services.gateway.core.following import Follow, source_of
@@ -137,11 +136,10 @@ class Tasks:
         gen = max((e.gen for e in text if not isinstance(e, Header)), default=0)
         words = assemble(text, gen)
         state: Literal["queued", "running", "completed", "cancelled", "expired", "failed"]
-        if terminal is not None:
-            state = outcome_name(terminal.outcome)
+        if terminal is None:
+            state, outcome = "running" if own else "queued", None
         else:
-            state = "running" if own else "queued"
-        outcome = terminal.outcome if terminal is not None else None
+            state, outcome = outcome_name(terminal.outcome), terminal.outcome
         return View(task, state, control.model, control.pool, gen_text(gen), len(words.encode()), words, outcome)
 
 

@@ -1,12 +1,13 @@
 """Limits in the words of `millrace.limits.v1`, for those who ask and those who answer."""
 
+import math
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
 from millrace.config.v1 import config_pb2 as config
 from millrace.limits.v1 import limits_pb2 as pb
-from services.limits.core.gcra import Limit
+from services.limits.core.gcra import RESOLUTION_S, Limit
 from services.limits.core.request import Bucket, Decision
 
 
@@ -37,19 +38,28 @@ def buckets_of(request: pb.CheckRequest) -> list[Bucket] | str:
     'buckets[0].rate must be above 0'
     """
     buckets = []
-    for index, bucket in enumerate(request.buckets):
-        period_s = bucket.period.seconds + bucket.period.nanos / 1e9
-        for wrong, rule in (
-            (not bucket.name, "name is missing"),
-            (not 0 < bucket.rate < float("inf"), "rate must be above 0"),
-            (not period_s > 0, "period must be above 0"),
-            (not 1 <= bucket.burst < float("inf"), "burst must be at least 1"),
-            (not 0 <= bucket.cost < float("inf"), "cost must not be negative"),
-        ):
-            if wrong:
-                return f"buckets[{index}].{rule}"
-        buckets.append(Bucket(bucket.name, Limit(bucket.rate, period_s, bucket.burst), bucket.cost))
+    for index, asked in enumerate(request.buckets):
+        period_s = asked.period.seconds + asked.period.nanos / 1e9
+        bucket = Bucket(asked.name, Limit(asked.rate, period_s, asked.burst), asked.cost)
+        if rule := _broken_rule(bucket):
+            return f"buckets[{index}].{rule}"
+        buckets.append(bucket)
     return buckets
+
+
+def _broken_rule(bucket: Bucket) -> str:
+    limit = bucket.limit
+    if not bucket.name:
+        return "name is missing"
+    if not 0 < limit.rate < math.inf:
+        return "rate must be above 0"
+    if not limit.period_s > 0:
+        return "period must be above 0"
+    if not 1 <= limit.burst < math.inf:
+        return "burst must be at least 1"
+    if not 0 <= bucket.cost < math.inf:
+        return "cost must not be negative"
+    return ""
 
 
 def reply_of(buckets: Sequence[Bucket], decision: Decision) -> pb.CheckReply:
@@ -60,7 +70,7 @@ def reply_of(buckets: Sequence[Bucket], decision: Decision) -> pb.CheckReply:
             pb.BucketState(
                 name=bucket.name,
                 limit=bucket.limit.burst,
-                remaining=verdict.remaining,
+                remaining=_whole(verdict.remaining, bucket.limit),
                 reset=_duration(verdict.reset_s),
             )
             for bucket, verdict in zip(buckets, decision.verdicts, strict=True)
@@ -72,6 +82,12 @@ def reply_of(buckets: Sequence[Bucket], decision: Decision) -> pb.CheckReply:
         if retry_after is not None:
             reply.retry_after.CopyFrom(_duration(retry_after))
     return reply
+
+
+def _whole(units: float, limit: Limit) -> float:
+    """Units without the clock's rounding: what is less than a tick of it away from a whole number is that number."""
+    nearest = float(round(units))
+    return nearest if abs(units - nearest) <= RESOLUTION_S / limit.interval_s else units
 
 
 def _duration(seconds: float) -> Duration:

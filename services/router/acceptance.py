@@ -80,15 +80,15 @@ class Acceptance:
         if self.routes and claim.pool in self.routes.pools:
             task.pool = claim.pool  # two pools would run it twice
         if claim.state != "claimed":
-            return _accepted(task.pool, repeated=True)
+            return _accepted(task, repeated=True)
         if answer is not None:
             logged = await self._log_answer(task, answer, claim.tries, deadline)
             # Only a first try is sure that there is no record whose end is still to come.
             self._later(self._world.control.accepted if repeated else self._world.control.ended, task.id)
-            return _accepted(task.pool, repeated or not logged)
+            return _accepted(task, repeated or not logged)
         await self._produce(task, deadline)
         self._later(self._world.control.accepted, task.id)
-        return _accepted(task.pool, repeated)
+        return _accepted(task, repeated)
 
     async def drained(self) -> None:
         """Wait for the states that are still being written."""
@@ -154,7 +154,7 @@ class Acceptance:
                 Problem(ErrorCode.UNAVAILABLE, f"not known whether the answer is logged, its key finds out: {reason}")
             ) from reason
         if isinstance(ended, Lost):
-            raise ProblemError(Problem(ErrorCode.UNAVAILABLE, "the log of the answer was lost while it was written"))
+            raise ProblemError(Problem(ErrorCode.UNAVAILABLE, "another try of the key is at it, or its log was lost"))
         return not isinstance(ended, Fenced)
 
     def _later(self, write: Callable[[str], Awaitable[None]], task: str) -> None:
@@ -178,8 +178,8 @@ def _deadline(task: Task) -> float:
     return task.deadline.seconds + task.deadline.nanos / 1e9
 
 
-def _accepted(pool: str, repeated: bool) -> AcceptReply:
-    return AcceptReply(accepted=Accepted(pool=pool, repeated=repeated))
+def _accepted(task: Task, repeated: bool) -> AcceptReply:
+    return AcceptReply(accepted=Accepted(pool=task.pool, repeated=repeated, joined=task.joined))
 
 
 def _rejected(problem: Problem) -> AcceptReply:

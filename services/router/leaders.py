@@ -7,7 +7,7 @@ from services.tasklog.ports import Control, TaskControl
 
 # A follower may be here before its leader, whose own submission is on its way: both got their lookup's answer at the same
 # moment. A leader that was not claimed after these pauses was refused or lost with its gateway.
-PAUSES_S: Final = (0.0, 0.005, 0.015, 0.03)
+PAUSES_S: Final = (0.0, 0.005, 0.015, 0.03, 0.05, 0.15)
 
 
 class Leaders:

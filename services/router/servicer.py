@@ -1,10 +1,12 @@
 """How the router is spoken to: `millrace.router.v1.Router`."""
 
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError
+from prometheus_client import Counter
 
 from millrace.batch.v1.batch_pb2 import Item, Reply, Request
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
@@ -46,11 +48,16 @@ class RouterServicer(GeneratedServicer):
         try:
             reply = await self._acceptance.accept(request, item.deadline_ms / 1000)
         except ProblemError as error:
-            router_accepts.labels(result=error.problem.code).inc()
+            _counter(error.problem.code).inc()
             raise
-        router_accepts.labels(result=_result(request, reply)).inc()
+        _counter(_result(request, reply)).inc()
         router_accept_seconds.observe(monotonic() - began)
         return reply.SerializeToString()
+
+
+@cache
+def _counter(result: str) -> Counter:
+    return router_accepts.labels(result=result)
 
 
 def _result(request: AcceptRequest, reply: AcceptReply) -> str:
@@ -60,4 +67,4 @@ def _result(request: AcceptRequest, reply: AcceptReply) -> str:
         return "repeated"
     if request.HasField("answer"):
         return "cached"
-    return "joined" if request.task.joined else "accepted"
+    return "joined" if reply.accepted.joined else "accepted"

@@ -15,8 +15,10 @@ from typing import Final
 
 from millrace.task.v1.task_pb2 import Outcome, Task
 from services.chassis.backoff import backoff
+from services.chassis.clock import now
 from services.chassis.kafka import KafkaAwayError
-from services.tasklog.core.entries import Begin, Continue, Delta, Ended, Fenced, Header, Lost, Terminal
+from services.tasklog.core.entries import Continue, Delta, Ended, Fenced, Header, Lost, Terminal
+from services.tasklog.core.ids import FIRST_OF_A_DISPATCHER, attempt_of_a_try
 from services.tasklog.core.outcomes import retention_s, usage_record
 from services.tasklog.ports import AnswerStore, RedisAwayError, TokenLog, UsageLog
 
@@ -71,14 +73,14 @@ async def end_without_worker(
     match await to.log.begin(task.id, header, retention_s(task)):
         case Fenced() as fenced:
             return fenced
-        case Ended() as found:
-            return await _again(to, task, header, found, patience_s)
-        case begin:
-            gen, text = _place(begin, attempt)
-    terminal = Terminal(attempt, gen, len(text.encode()), outcome)
-    match await to.log.append(header.run_id, [(task.id, terminal)]):
-        case [Fenced() | Lost() as refused]:
-            return refused
+        case Ended(terminal, text):
+            gen, outcome = terminal.gen, terminal.outcome
+        case begun:
+            gen, text = (begun.gen, begun.text) if isinstance(begun, Continue) else (attempt, "")
+            end = Terminal(attempt, gen, len(text.encode()), outcome)
+            match await to.log.append(header.run_id, [(task.id, end)]):
+                case [Fenced() | Lost() as refused]:
+                    return refused
     await end_of_task(to, task, gen, text, outcome, patience_s=patience_s)
     return TaskEnded(header.run_id, gen, text, outcome)
 
@@ -86,7 +88,7 @@ async def end_without_worker(
 async def answer_from_cache(
     to: Destinations,
     task: Task,
-    attempt: int,
+    tries: int,
     writer: str,
     *,
     text: str,
@@ -95,25 +97,26 @@ async def answer_from_cache(
 ) -> TaskEnded | Fenced | Lost:
     """The whole life of a cache hit: header, text, end, usage. When it returns TaskEnded the task may be acknowledged.
 
-    `attempt` is the number of the try (`Claim.tries`), which lies below every attempt of a dispatcher. An end that an earlier
-    try logged stays the end; Fenced means that the task runs already.
+    `tries` is the claim's. An end that an earlier try logged stays the end. Fenced means that a dispatcher has the task
+    already; Lost, that the log vanished or another try is at it: then the same key finds out what became of it.
     """
+    attempt = attempt_of_a_try(tries, now())
     header = _header(to, attempt, writer)
     match await to.log.begin(task.id, header, retention_s(task)):
-        case Fenced() as fenced:
-            return fenced
-        case Ended() as found:
-            return await _again(to, task, header, found, patience_s)
-        case Continue(gen, begun) if begun == text:
-            pass  # an earlier try got as far as the text
-        case _:
-            gen = attempt
-    end = len(text.encode())
-    match await to.log.rewrite(
-        header.run_id, task.id, Delta(attempt, gen, 0, end, text), Terminal(attempt, gen, end, outcome)
-    ):
-        case Fenced() | Lost() as refused:
-            return refused
+        case Fenced():
+            return await _overtaken(to, task)
+        case Ended(terminal, text):
+            gen, outcome = terminal.gen, terminal.outcome
+        case begun:
+            # An earlier try may have got as far as the text. Any other text is not continued: another one begins.
+            gen = begun.gen if isinstance(begun, Continue) and begun.text == text else attempt
+            end = len(text.encode())
+            whole, terminal = Delta(attempt, gen, 0, end, text), Terminal(attempt, gen, end, outcome)
+            match await to.log.rewrite(header.run_id, task.id, whole, terminal):
+                case Fenced():
+                    return await _overtaken(to, task)
+                case Lost() as lost:
+                    return lost
     await end_of_task(to, task, gen, text, outcome, patience_s=patience_s)
     return TaskEnded(header.run_id, gen, text, outcome)
 
@@ -122,15 +125,10 @@ def _header(to: Destinations, attempt: int, writer: str) -> Header:
     return Header(attempt, writer, secrets.token_hex(8), to.log.run_id)
 
 
-def _place(begin: Begin, attempt: int) -> tuple[int, str]:
-    return (begin.gen, begin.text) if isinstance(begin, Continue) else (attempt, "")
-
-
-async def _again(to: Destinations, task: Task, header: Header, found: Ended, patience_s: float) -> TaskEnded:
-    """The end routine of an end that was logged before."""
-    gen, outcome = found.terminal.gen, found.terminal.outcome
-    await end_of_task(to, task, gen, found.text, outcome, patience_s=patience_s)
-    return TaskEnded(header.run_id, gen, found.text, outcome)
+async def _overtaken(to: Destinations, task: Task) -> Fenced | Lost:
+    """By a dispatcher, which has the record and will end the task, or by another try, which may yet fail."""
+    head = max((entry.attempt for entry in await to.log.read(task.id)), default=0)
+    return Fenced() if head >= FIRST_OF_A_DISPATCHER else Lost()
 
 
 async def _store(answers: AnswerStore, task: Task, text: str, outcome: Outcome) -> None:
@@ -152,5 +150,5 @@ async def _persist(step: Callable[[], Awaitable[None]], until: float) -> None:
             delay = next(delays)
             if clock() + delay > until:
                 raise
-            log.warning("the end of a task waits: %s", reason)
+            log.debug("the end of a task waits: %s", reason)
             await asyncio.sleep(delay)

@@ -70,7 +70,7 @@ class Attach:
                     await self._attach(party)
                     delays = backoff(0.05, 0.3)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as reason:
-                log.info("the line to the dispatcher broke: %s", _words(reason))
+                log.debug("no line to the dispatcher: %s", _words(reason))
             await asyncio.sleep(next(delays))
 
     async def _look(self) -> bool:

@@ -169,12 +169,12 @@ class Carrier:
     async def _pump(self, run: TaskRun, request: EngineRequest) -> None:
         """Take the engine's text until its end. Ends with an outcome, or with the attempt closing as failed."""
         answer, mark, first = run.answer, self.flusher.mark, True
+        before = answer.tokens
         try:
             async with contextlib.aclosing(self.engine.generate(request)) as chunks:
                 async for chunk in chunks:
                     run.sign_at, run.began = monotonic(), True
                     answer.tokens += chunk.tokens
-                    worker_tokens.inc(chunk.tokens)
                     if chunk.text:
                         answer.take(chunk.text)
                         mark(run, at_once=first)
@@ -193,6 +193,8 @@ class Carrier:
         except Exception as error:
             log.exception("the engine adapter failed on task %s", run.task.id)
             self._fault(run, EngineFault(FaultKind.CONTINUE_ELSEWHERE, f"{type(error).__name__} in the worker"))
+        finally:
+            worker_tokens.inc(answer.tokens - before)
 
     def _fault(self, run: TaskRun, fault: EngineFault) -> None:
         """A fatal fault is the task's end; after any other, another attempt goes on from what is logged."""

@@ -45,12 +45,13 @@ class Flusher:
 
     def mark(self, run: TaskRun, *, at_once: bool = False) -> None:
         """The run has something to log, or settles when it has not. Waits at most a tick; a first delta does not wait."""
+        if not self._dirty:
+            self._pace.wake(self._tick.length_s)
+        if at_once:
+            self._pace.wake()
         if not run.dirty:
             run.dirty = True
             self._dirty.append(run)
-            self._pace.wake(0.0 if at_once else self._tick.length_s)
-        elif at_once:
-            self._pace.wake()
 
     async def run(self) -> None:
         """Flush until cancelled."""

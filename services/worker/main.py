@@ -5,13 +5,16 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from millrace.cache.v1.cache_pb2_grpc import CacheStub
 from millrace.config.v1.config_pb2 import Pool, Snapshot
+from services.chassis.batched import BatchedClient
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
 from services.chassis.resp import Resp
 from services.pools.owner_lookup import OwnerLookup
+from services.tasklog.adapters.cache_answer_store import CacheAnswerStore
 from services.tasklog.adapters.kafka_usage_log import KafkaUsageLog
 from services.tasklog.adapters.redis_token_log import RedisTokenLog
 from services.tasklog.ending import Destinations
@@ -49,7 +52,7 @@ async def start(service: Service[WorkerSettings]) -> None:
         pool=settings.pool,
         boot=service.boot,
         slots=settings.slots or pool.slots,
-        to=Destinations(log, KafkaUsageLog(producer)),
+        to=Destinations(log, KafkaUsageLog(producer), await _answers(service)),
         engine=engine,
         prompts=prompts,
         flusher=flusher,
@@ -66,6 +69,14 @@ async def start(service: Service[WorkerSettings]) -> None:
     service.spawn("engine watch", worker.watch_engine())
     service.spawn("attach", attach.run(worker))
     service.on_drain(worker.drain)
+
+
+async def _answers(service: Service[WorkerSettings]) -> CacheAnswerStore | None:
+    addresses = [address for address in service.settings.cache_addresses.split(",") if address]
+    if not addresses:
+        return None
+    client = BatchedClient(addresses, lambda line: CacheStub(line).Store)  # type: ignore[no-untyped-call]
+    return CacheAnswerStore(await service.enter("cache", client))
 
 
 async def _pool(configuration: ConfigurationWatch[Snapshot], name: str) -> Pool:

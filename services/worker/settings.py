@@ -21,7 +21,7 @@ class WorkerSettings(ServiceSettings, frozen=True, kw_only=True):
     slots: Annotated[int, setting("Tasks run at once; 0 = as the pool says.")] = 0
     cache_addresses: Annotated[
         str, setting("Cache services, comma-separated host:port; empty = answers are not stored.")
-    ] = ""
+    ] = "127.0.0.1:8102"
     tick_ms: Annotated[
         float, setting("How long text gathers before it is logged and sent while the loop has time.", unit="ms")
     ] = 10.0

@@ -121,6 +121,8 @@ class Worker:
 
     def detached(self) -> None:
         """What runs goes on: the log fences it if it is replaced."""
+        if self.attached:
+            log.info("lost the line to the dispatcher, %d tasks go on", len(self._runs))
         self.attached = False
 
     def take(self, event: DispatcherEvent) -> None:
@@ -128,6 +130,7 @@ class Worker:
         match event.WhichOneof("event"):
             case "welcome":
                 self.attached = True
+                log.info("attached to the owner of pool %s", self._pool)
                 self._horizon_s = event.welcome.commit_horizon_s or HORIZON_S
                 self._reports.welcome()
                 self._give_credit()

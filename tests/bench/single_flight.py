@@ -10,7 +10,7 @@ def run(options: Options) -> Result:
     rows = []
     with bench_stack(gateway=2, cache=2) as stack:
         for i in range(options.runs):
-            before = metric(stack, "worker-sim", "millrace_worker_engine_calls_total")
+            before = metric(stack, "worker-sim", "millrace_worker_attempts_total")
             m = run_load(
                 stack,
                 sessions=PROMPTS,
@@ -22,7 +22,7 @@ def run(options: Options) -> Result:
                 input=f"the same for all, run {i}",
                 label=f"flight{i}",
             )
-            calls = metric(stack, "worker-sim", "millrace_worker_engine_calls_total") - before
+            calls = metric(stack, "worker-sim", "millrace_worker_attempts_total") - before
             rows.append(
                 {
                     "engine calls": calls,

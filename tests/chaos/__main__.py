@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.worker.adapters.simulator_engine import simulated_text
+from millrace.task.v1.task_pb2 import Message
+from services.worker.adapters.simulator_engine import SimulatorPrompts
+from services.worker.core.simulated_text import simulated_text
 
 from services.cli.stack.handle import Stack
 from tests.bench.measure import Result, complete, console, report, table, wait_until_answering

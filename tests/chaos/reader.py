@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -25,7 +26,7 @@ class Answer:
     gen: str = ""
     text: list[str] = field(default_factory=list)
     offset: int = 0
-    ends: list[dict[str, object]] = field(default_factory=list)
+    ends: list[dict[str, Any]] = field(default_factory=list)
     lost: int = 0
     doubled: int = 0
     restarts: int = 0

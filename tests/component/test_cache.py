@@ -25,7 +25,9 @@ class Caller:
     def __init__(self, lookups, stores):
         self._lookups, self._stores = lookups, stores
 
-    async def look(self, task, request=b"2+2", tenant="acme", model="m", revision="1", klass=PRIORITY_CLASS_STANDARD):
+    async def look(
+        self, task, *, request=b"2+2", tenant="acme", model="m", revision="1", klass=PRIORITY_CLASS_STANDARD
+    ):
         scope = pb.Scope(tenant=tenant, model=model, model_revision=revision)
         asked = pb.LookupRequest(scope=scope, request=request, task=task, priority_class=klass)
         return pb.LookupReply.FromString(await self._lookups.call(asked.SerializeToString(), now() + 5))

@@ -28,7 +28,7 @@ from services.client.errors import (
     UnknownModelError,
     UnknownTaskError,
 )
-from tests.support.fake_gateway import KEY, FakeGateway, FakePlatform, answer_of, error
+from tests.support.fake_gateway import KEY, FakeGateway, FakePlatform, ServedGateway, answer_of, error
 
 QUICK = Patience(tries=6, first_s=0.002, longest_s=0.02)
 PROMPT = "a prompt"
@@ -135,8 +135,6 @@ async def test_a_lost_acknowledgment_runs_the_prompt_once(replicas: Replicas) ->
 
 async def test_a_gateway_that_dies_is_left_for_the_other(replicas: Replicas) -> None:
     """The first address stops answering for good in mid-answer; the second goes on from the cursor."""
-    if replicas.way == "grpc":
-        pytest.skip("stopping the HTTP side does not stop gRPC; the cuts above cover it")
     replicas.platform.piece_s = 0.01
     client, reading = replicas.client(), Reading()
     stopped = False
@@ -281,33 +279,13 @@ async def test_a_reader_that_stops_early_closes_its_connection(replicas: Replica
 
 def test_the_same_client_without_an_event_loop() -> None:
     """`SyncClient` streams, generates, raises the same errors, and ends its thread."""
-    platform, ready, stop = FakePlatform(piece_s=0.001), threading.Event(), threading.Event()
-    address: list[str] = []
-
-    def serve() -> None:
-        async def main() -> None:
-            async with FakeGateway(platform) as gateway:
-                address.append(gateway.url)
-                ready.set()
-                await asyncio.to_thread(stop.wait)
-                await platform.stop()
-
-        asyncio.run(main())
-
-    server = threading.Thread(target=serve)
-    server.start()
-    assert ready.wait(10)
-    try:
-        with SyncClient(address, KEY) as client:
-            events = list(client.stream(PROMPT))
-            assert "".join(event.text for event in events if isinstance(event, Delta)) == TEXT
-            assert client.generate(PROMPT).text == TEXT
-            with pytest.raises(MillraceError, match="unknown_task"):
-                client.get("nosuchtask")
-            task = client.submit("another").task
-            assert [event for event in client.watch(task) if isinstance(event, Done)]
-            assert client.cancel(task) == "completed"
-    finally:
-        stop.set()
-        server.join()
+    with ServedGateway(FakePlatform(piece_s=0.001)) as served, SyncClient(served.gateway.url, KEY) as client:
+        events = list(client.stream(PROMPT))
+        assert "".join(event.text for event in events if isinstance(event, Delta)) == TEXT
+        assert client.generate(PROMPT).text == TEXT
+        with pytest.raises(MillraceError, match="unknown_task"):
+            client.get("nosuchtask")
+        task = client.submit("another").task
+        assert [event for event in client.watch(task) if isinstance(event, Done)]
+        assert client.cancel(task) == "completed"
     assert not [thread for thread in threading.enumerate() if thread.name == "millrace client"]

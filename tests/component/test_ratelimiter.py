@@ -1,7 +1,7 @@
 """The rate limiter over loopback gRPC, on buckets in memory."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -39,23 +39,28 @@ def bucket(name, cost=1.0, rate=1.0, burst=3.0):
 @asynccontextmanager
 async def limiter(store):
     servicer = RateLimiterServicer(store)
-    async with grpc_server(
-        "127.0.0.1",
-        0,
-        lambda s: add_RateLimiterServicer_to_server(servicer, s),
-        ["millrace.limits.v1.RateLimiter"],
-        grace_s=0,
-    ) as server:
-        async with BatchedClient([f"127.0.0.1:{server.port}"], lambda ch: RateLimiterStub(ch).Check) as client:
-            async with asyncio.timeout(5):
-                while not client.ready:
-                    await asyncio.sleep(0.01)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            grpc_server(
+                "127.0.0.1",
+                0,
+                lambda s: add_RateLimiterServicer_to_server(servicer, s),
+                ["millrace.limits.v1.RateLimiter"],
+                grace_s=0,
+            )
+        )
+        client = await stack.enter_async_context(
+            BatchedClient([f"127.0.0.1:{server.port}"], lambda ch: RateLimiterStub(ch).Check)
+        )
+        async with asyncio.timeout(5):
+            while not client.ready:
+                await asyncio.sleep(0.01)
 
-            async def check(*buckets):
-                payload = pb.CheckRequest(buckets=buckets).SerializeToString()
-                return pb.CheckReply.FromString(await client.call(payload, now() + 5))
+        async def check(*buckets):
+            payload = pb.CheckRequest(buckets=buckets).SerializeToString()
+            return pb.CheckReply.FromString(await client.call(payload, now() + 5))
 
-            yield check
+        yield check
 
 
 async def test_requests_beyond_the_burst_are_limited_and_told_when_to_retry():

@@ -24,6 +24,7 @@ from services.chassis.batched import BatchedClient
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
 from services.chassis.grpc_server import grpc_server
+from services.chassis.resp import Resp
 from services.router.acceptance import Acceptance, World
 from services.router.adapters.memory_pool_signals import MemoryPoolSignals
 from services.router.adapters.memory_task_sink import MemoryTaskSink
@@ -33,6 +34,7 @@ from services.router.settings import RouterSettings
 from services.tasklog.adapters.memory_task_control import MemoryTaskControl
 from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.adapters.memory_usage_log import MemoryUsageLog
+from services.tasklog.adapters.redis_task_control import RedisTaskControl
 from services.tasklog.core.entries import Delta, Header, Terminal
 from services.tasklog.ending import Destinations
 from services.tasklog.ports import RedisAwayError
@@ -212,6 +214,25 @@ async def test_without_redis_new_work_is_refused(router):
     assert not router.lane()
 
 
+@pytest.mark.real
+async def test_a_full_redis_refuses_new_work(router, redis_url):
+    """It keeps what it has and takes nothing new; afterwards the same key is accepted."""
+    task = a_task()
+    async with Resp(redis_url) as redis:
+        await redis.wait_connected(5)
+        control = RedisTaskControl(redis)
+        router.control.claim, router.control.get = control.claim, control.get
+        await redis.call("CONFIG", "SET", "maxmemory", 1)
+        try:
+            reply = await router.accept(task)
+            assert reply.rejected.code == "unavailable"
+            assert "OOM" in reply.rejected.message
+        finally:
+            await redis.call("CONFIG", "SET", "maxmemory", 0)
+        assert not router.lane()
+        assert (await router.accept(task)).accepted.pool == "main"
+
+
 async def test_a_claim_that_took_longer_than_its_caller_waits_produces_nothing(router):
     """Its caller may have been refused by another router meanwhile, and then nothing may run."""
     claim = router.control.claim
@@ -303,7 +324,7 @@ async def test_a_task_that_runs_already_is_not_answered_from_the_cache(router):
     router.sink.loses_answers = True
     with pytest.raises(ProblemError):
         await router.accept(task)
-    await router.log.begin(task.id, Header(1 << 40, "worker", "n", router.log.run_id), 60.0)
+    await router.log.begin(task.id, Header(int(now() * 1000) << 20, "worker", "n", router.log.run_id), 60.0)
     assert (await router.accept(task, ANSWER)).accepted.repeated
     assert not any(isinstance(entry, Delta | Terminal) for entry in await router.log.read(task.id))
     assert not router.usage.records
@@ -316,7 +337,8 @@ async def test_a_follower_goes_to_its_leaders_pool_and_is_never_shed(router):
     await router.accept(leader)
     router.signals["main"], router.signals["spare"] = PoolSignal(workers=2, slots=1), BUSY
     follower = a_task(joined=leader.id)
-    assert (await router.accept(follower)).accepted.pool == "spare"
+    reply = await router.accept(follower)
+    assert (reply.accepted.pool, reply.accepted.joined) == ("spare", leader.id)
     assert [task.joined for task in router.sink.lanes["tasks.spare.standard"]] == ["", leader.id]
 
 
@@ -340,7 +362,8 @@ async def test_a_follower_without_a_leader_runs_by_itself(router, leader):
         task.joined = other.id
     elif leader == "itself":
         task.joined = task.id
-    assert (await router.accept(task)).accepted.pool == "main"
+    reply = await router.accept(task)
+    assert (reply.accepted.pool, reply.accepted.joined) == ("main", "")
     assert router.sink.lanes["tasks.main.standard"][-1].joined == ""
 
 

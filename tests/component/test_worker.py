@@ -12,12 +12,14 @@ from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.adapters.memory_usage_log import MemoryUsageLog
 from services.tasklog.core.entries import Begin, Continue, Delta, Fenced, Header
 from services.tasklog.core.reading import GAP, Cursor
+from services.worker.adapters.grpc_frame_publisher import GrpcFramePublisher
 from services.worker.adapters.memory_frame_publisher import MemoryFramePublisher
 from services.worker.adapters.simulator_engine import SimulatorPrompts
 from services.worker.core.attempt_plan import Patience
 from services.worker.core.simulated_text import simulated_text
 from services.worker.ports import EngineChunk, EngineFault, EngineRequest
 from tests.support.fake_dispatcher import FakeDispatcher, task
+from tests.support.fake_frames import FakeFrames
 from tests.support.worker_room import WorkerRoom, deltas, eventually, read
 
 ROUTE = Route(address="gateway:8082", boot=7, handle=3)
@@ -96,10 +98,14 @@ async def test_a_task_is_logged_then_told_then_finished(dispatcher: FakeDispatch
         attempt = dispatcher.assign(task("t1", "hello", route=ROUTE))
         finished = await dispatcher.hear("finished", "t1")
         text, end = await read(room.log, "t1")
-        assert text == answer("hello") and end is not None
-        assert end.outcome.kind == COMPLETED and end.outcome.finish_reason == "length"
-        assert end.outcome.usage.completion_tokens == 20 and end.outcome.usage.prompt_tokens == 2
-        assert end.outcome.timings.attempts == 1 and 0 < end.outcome.timings.ttft_s < end.outcome.timings.total_s
+        assert text == answer("hello")
+        assert end is not None
+        assert end.outcome.kind == COMPLETED
+        assert end.outcome.finish_reason == "length"
+        assert end.outcome.usage.completion_tokens == 20
+        assert end.outcome.usage.prompt_tokens == 2
+        assert end.outcome.timings.attempts == 1
+        assert 0 < end.outcome.timings.ttft_s < end.outcome.timings.total_s
         assert shown(room.frames) == (text, True)
         assert (finished.attempt, finished.run_id, finished.outcome) == (attempt, room.log.run_id, end.outcome)
         assert [(r.task, r.gen) for r in room.usage.records] == [("t1", attempt)]
@@ -182,6 +188,21 @@ async def test_a_repeated_assignment_changes_nothing(dispatcher: FakeDispatcher)
         assert len(engine.requests) == 1
 
 
+async def test_a_worker_starts_although_one_gateway_is_dead(dispatcher: FakeDispatcher) -> None:
+    """It connects in the background: the task runs to its end, and a reader at a living gateway sees every byte."""
+    dead, gateway = FakeFrames(), FakeFrames()
+    await dead.come()
+    await dead.leave()
+    await gateway.come()
+    async with GrpcFramePublisher() as frames, WorkerRoom(dispatcher, frames=frames) as room:
+        await room.log.attach("t1", Route(address=gateway.address, boot=7, handle=3), 60)
+        dispatcher.assign(task("t1", route=Route(address=dead.address, boot=1, handle=1)))
+        await dispatcher.hear("finished", "t1")
+        await eventually(lambda: gateway.batches and gateway.batches[-1].frames[-1].HasField("outcome"))
+        assert "".join(frame.text for batch in gateway.batches for frame in batch.frames) == answer("hello")
+    await gateway.leave()
+
+
 # -- attempts -----------------------------------------------------------------------------------------------------------
 
 
@@ -198,8 +219,10 @@ async def test_an_attempt_continues_where_another_stopped(dispatcher: FakeDispat
         finished = await dispatcher.hear("finished", "t1")
         text, end = await read(log, "t1")
         assert text == answer("a long story [[sim rate=60]]", 30)
-        assert end is not None and end.gen == gen
-        assert finished.outcome.timings.attempts == 2 and finished.outcome.usage.completion_tokens == 30
+        assert end is not None
+        assert end.gen == gen
+        assert finished.outcome.timings.attempts == 2
+        assert finished.outcome.usage.completion_tokens == 30
 
 
 async def test_an_engine_fault_is_continued_elsewhere(dispatcher: FakeDispatcher) -> None:
@@ -208,7 +231,8 @@ async def test_an_engine_fault_is_continued_elsewhere(dispatcher: FakeDispatcher
     async with WorkerRoom(dispatcher) as room:
         dispatcher.assign(task("t1", prompt))
         failed = await dispatcher.hear("finished", "t1")
-        assert failed.failure and not failed.HasField("outcome")
+        assert failed.failure
+        assert not failed.HasField("outcome")
         assert (await read(room.log, "t1")) == (answer(prompt, 5), None)
         assert not room.usage.records
         dispatcher.assign(task("t1", prompt), 2, previous=dispatcher.attempt(1), attempts=2)
@@ -223,7 +247,8 @@ async def test_a_fatal_fault_ends_the_task(dispatcher: FakeDispatcher) -> None:
         outcome = (await dispatcher.hear("finished", "t1")).outcome
         assert (outcome.kind, outcome.error_code, outcome.finish_reason) == (FAILED, "engine_failed", "error")
         text, end = await read(room.log, "t1")
-        assert end is not None and text == answer("[[sim fault=fatal@3]]", 3)
+        assert end is not None
+        assert text == answer("[[sim fault=fatal@3]]", 3)
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_without_the_engine(dispatcher: FakeDispatcher) -> None:
@@ -324,7 +349,8 @@ async def test_a_cancelled_task_ends_with_the_text_so_far(dispatcher: FakeDispat
         outcome = (await dispatcher.hear("finished", "t1")).outcome
         text, end = await read(room.log, "t1")
         assert (outcome.kind, outcome.error_code) == (CANCELLED, "cancelled")
-        assert end is not None and end.outcome == outcome
+        assert end is not None
+        assert end.outcome == outcome
         assert text == ("so far " if how == "told" else "so far and so good")
         assert outcome.usage.completion_tokens == (1 if how == "told" else 2)
         assert engine.stopped == ["t1"]
@@ -393,7 +419,8 @@ async def test_a_zombie_workers_appends_are_refused_and_never_shown(dispatcher: 
         assert shown(room.frames) == ("mine ", False)
         assert below == Continue(gen, "mine ")
         assert (await read(room.log, "t1"))[0] == "mine "
-        assert not room.worker._held.all() and not room.usage.records
+        assert not room.worker._held.all()
+        assert not room.usage.records
         assert engine.stopped == ["t1"]
 
 
@@ -495,7 +522,9 @@ async def test_a_redis_failover_that_lost_the_tail_leaves_no_hole(dispatcher: Fa
         finished = await dispatcher.hear("finished", "t1")
         assert (finished.attempt, finished.run_id) == (again, log.run_id)
         text, end = await read(log, "t1")
-        assert text == "one two three four five" and end is not None and end.gen == gen
+        assert text == "one two three four five"
+        assert end is not None
+        assert end.gen == gen
         assert shown(room.frames) == (text, True)
         assert len(engine.requests) == 1
 
@@ -530,8 +559,11 @@ async def test_an_end_that_redis_forgot_is_logged_again(dispatcher: FakeDispatch
         again = dispatcher.assign(task("t1"), 2, previous=gen, attempts=2)
         finished = await dispatcher.hear("finished", "t1", again)
         text, end = await read(log, "t1")
-        assert text == answer("hello") and end is not None and (end.attempt, end.gen) == (again, gen)
-        assert finished.outcome == end.outcome and finished.run_id == log.run_id
+        assert text == answer("hello")
+        assert end is not None
+        assert (end.attempt, end.gen) == (again, gen)
+        assert finished.outcome == end.outcome
+        assert finished.run_id == log.run_id
         assert {(record.task, record.gen) for record in room.usage.records} == {("t1", gen)}
 
 
@@ -553,7 +585,8 @@ async def test_a_need_that_is_not_granted_is_given_up(dispatcher: FakeDispatcher
         log.restart()
         await dispatcher.hear("fenced", "t1")
         assert len(dispatcher.heard("need", "t1")) >= 5
-        assert not room.worker._held.all() and engine.stopped == ["t1"]
+        assert not room.worker._held.all()
+        assert engine.stopped == ["t1"]
 
 
 async def test_a_run_that_changes_before_the_text_begins_asks_for_the_next_attempt(dispatcher: FakeDispatcher) -> None:
@@ -569,7 +602,8 @@ async def test_a_run_that_changes_before_the_text_begins_asks_for_the_next_attem
         dispatcher.assign(task("t1"), 2, previous=attempt, attempts=2)
         engine.feed("t1", "fresh", END)
         await dispatcher.hear("finished", "t1")
-        assert await read(log, "t1") and len(engine.requests) == 1
+        assert await read(log, "t1")
+        assert len(engine.requests) == 1
 
 
 # -- the end ------------------------------------------------------------------------------------------------------------
@@ -587,13 +621,16 @@ async def test_a_worker_that_dies_before_the_end_of_the_end_routine_leaves_usage
             while (await read(log, "t1"))[1] is None:
                 await asyncio.sleep(0.01)
         await first.die()
-    assert not dispatcher.heard("finished") and not usage.records
+    assert not dispatcher.heard("finished")
+    assert not usage.records
     usage.away = False
     async with WorkerRoom(dispatcher, name="w2", log=log, usage=usage):
         again = dispatcher.assign(task("t1"), 2, attempts=2)
         finished = await dispatcher.hear("finished", "t1", again)
         end = (await read(log, "t1"))[1]
-        assert end is not None and end.attempt == gen and finished.outcome == end.outcome
+        assert end is not None
+        assert end.attempt == gen
+        assert finished.outcome == end.outcome
         assert [(record.task, record.gen) for record in usage.records] == [("t1", gen)]
         assert usage.records[0].outcome == end.outcome
 
@@ -668,7 +705,8 @@ async def test_a_worker_obeys_only_the_highest_epoch(dispatcher: FakeDispatcher)
         assert hello.highest_epoch == 5
         dispatcher.assign(task("t1"))
         await eventually(lambda: dispatcher.streams > 1)
-        assert not room.worker._runs and not room.worker.attached
+        assert not room.worker._runs
+        assert not room.worker.attached
 
 
 async def test_heartbeats_and_progress_are_told(dispatcher: FakeDispatcher) -> None:
@@ -691,7 +729,8 @@ async def test_a_draining_worker_finishes_what_runs_and_takes_nothing_new(dispat
         await dispatcher.hear("started", "t1")
         leaving = asyncio.create_task(room.worker.drain(8.0))
         hello = await dispatcher.hear("hello", count=2)
-        assert hello.draining and [r.task for r in hello.running] == ["t1"]
+        assert hello.draining
+        assert [r.task for r in hello.running] == ["t1"]
         dispatcher.assign(task("t2"))
         assert (await dispatcher.hear("finished", "t2")).handed_back
         engine.feed("t1", "to the end", END)
@@ -711,7 +750,8 @@ async def test_what_does_not_finish_in_time_is_handed_over(dispatcher: FakeDispa
         engine.feed("t1", "and a bit")
         await room.worker.drain(0.4)
         finished = await dispatcher.hear("finished", "t1", attempt)
-        assert finished.handed_back and not finished.failure
+        assert finished.handed_back
+        assert not finished.failure
         assert (await read(log, "t1")) == ("as far as here and a bit", None)
         assert engine.stopped == ["t1"]
 

@@ -89,4 +89,4 @@ async def test_without_a_broker_a_task_is_unknown_within_its_time():
         began = time.monotonic()
         with pytest.raises(KafkaAwayError):
             await KafkaTaskSink(producer).put(a_task("p"), 0.15)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 3

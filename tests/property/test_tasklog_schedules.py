@@ -7,7 +7,7 @@ import pytest
 from tests.model.schedules import Violation, World
 from tests.model.wrong_designs import BAD
 
-SCHEDULES = 1500
+SCHEDULES = 1000
 ENOUGH_TO_CATCH = 6000
 
 

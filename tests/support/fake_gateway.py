@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -202,18 +203,17 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
 
     async def __aenter__(self) -> Self:
         await self.start()
-        self._grpc = grpc.aio.server()
-        inference_pb2_grpc.add_InferenceServicer_to_server(self, self._grpc)  # type: ignore[no-untyped-call]
-        self.grpc_url = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
-        await self._grpc.start()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._grpc.stop(0)
         await self.stop()
 
     async def start(self) -> None:
-        """Serve HTTP; the port stays the same over stop and start."""
+        """Serve; the ports stay the same over stop and start."""
+        self._grpc = grpc.aio.server()
+        inference_pb2_grpc.add_InferenceServicer_to_server(self, self._grpc)  # type: ignore[no-untyped-call]
+        self.grpc_url = f"127.0.0.1:{self._grpc.add_insecure_port(self.grpc_url or '127.0.0.1:0')}"
+        await self._grpc.start()
         app = web.Application()
         app.add_routes([
             web.get("/v1/ws", self._websocket),
@@ -226,7 +226,7 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
         ])  # fmt: skip
         if self.page is not None:
             app.router.add_get("/", self._index)
-            app.router.add_static("/", self.page)
+            app.router.add_static("/page/", self.page)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True).start()
@@ -235,6 +235,7 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
 
     async def stop(self) -> None:
         """Break every connection and stop listening, as a killed process does."""
+        await self._grpc.stop(None)
         for socket in list(self.sockets):
             if socket._req is not None and socket._req.transport is not None:
                 socket._req.transport.abort()
@@ -495,6 +496,35 @@ def event_of(thing: dict[str, Any]) -> pb.WatchEvent:
     if thing["error"]:
         outcome.error_code, outcome.error_message = thing["error"]["code"], thing["error"]["message"]
     return pb.WatchEvent(done=pb.Done(gen=thing["gen"], offset=thing["offset"], outcome=outcome))
+
+
+class ServedGateway:
+    """A gateway in a thread of its own, for tests that block theirs. `call` runs a coroutine over there."""
+
+    def __init__(self, platform: FakePlatform, page: Path | None = None) -> None:
+        self.platform = platform
+        self.gateway = FakeGateway(platform, page)
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="fake gateway")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def call(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with self.gateway:
+            self._ready.set()
+            await self._stop.wait()
+            await self.platform.stop()
 
 
 async def serve_page(page: Path) -> None:

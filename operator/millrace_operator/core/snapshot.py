@@ -12,7 +12,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from millrace.config.v1 import config_pb2 as config
 from millrace.task.v1 import task_pb2 as task
-from millrace_operator.core import manifests as m
+from millrace_operator.core import schema as m
+from millrace_operator.core.manifests import Flaw, Manifest, key_hash, read, subject_of
 
 R = TypeVar("R")
 
@@ -24,19 +25,19 @@ _CLASSES: dict[m.ClassName, task.PriorityClass] = {
 }
 
 
-def compile_snapshot(manifests: Sequence[m.Manifest]) -> config.Snapshot | list[m.Flaw]:
+def compile_snapshot(manifests: Sequence[Manifest]) -> config.Snapshot | list[Flaw]:
     """The snapshot with its version but without `compiled_at`, or every flaw found.
 
     Of each document the first wrong field is named; rules between documents are checked once all have the right shape.
 
-    >>> compile_snapshot([m.Manifest("a.yaml", 1, {"kind": "WorkerPol"})])[0].path
+    >>> compile_snapshot([Manifest("a.yaml", 1, {"kind": "WorkerPol"})])[0].path
     'kind'
     """
-    read = [(manifest, m.read(manifest)) for manifest in manifests]
-    flaws = [found for _, found in read if isinstance(found, m.Flaw)]
+    readings = [(manifest, read(manifest)) for manifest in manifests]
+    flaws = [found for _, found in readings if isinstance(found, Flaw)]
     if flaws:
         return flaws
-    book = _Book([(manifest, found) for manifest, found in read if not isinstance(found, m.Flaw)])
+    book = _Book([(manifest, found) for manifest, found in readings if not isinstance(found, Flaw)])
     flaws = list(book.flaws())
     if flaws:
         return flaws
@@ -52,7 +53,7 @@ def compile_snapshot(manifests: Sequence[m.Manifest]) -> config.Snapshot | list[
 class _Book:
     """All resources of one set by kind and name, and the rules between them."""
 
-    def __init__(self, resources: Sequence[tuple[m.Manifest, m.Resource]]) -> None:
+    def __init__(self, resources: Sequence[tuple[Manifest, m.Resource]]) -> None:
         self._resources = resources
         self.by_name: dict[tuple[type[Any], str], m.Resource] = {
             (type(resource), resource.metadata.name): resource for _, resource in resources
@@ -67,7 +68,7 @@ class _Book:
         found = self.by_name.get((kind, name))
         return found if isinstance(found, kind) else None
 
-    def flaws(self) -> Iterator[m.Flaw]:
+    def flaws(self) -> Iterator[Flaw]:
         """Everything that is wrong between documents that are right by themselves."""
         names: set[tuple[type, str]] = set()
         models: dict[str, str] = {}
@@ -93,17 +94,17 @@ class _Book:
                 case m.WorkerPool() | m.LimitPolicy() | m.Secret():
                     pass
             for path, rule in wrong:
-                yield m.Flaw(manifest.file, manifest.position, m.subject_of(manifest.document), path, rule)
+                yield Flaw(manifest.file, manifest.position, subject_of(manifest.document), path, rule)
 
     def digest(self, key: m.Key) -> bytes | None:
         """Hash of a tenant's key, wherever it is written; None if it cannot be found."""
         if key.secret_ref is None:
-            return m.key_hash(key.sha256 or "")
+            return key_hash(key.sha256 or "")
         secret = self.find(m.Secret, key.secret_ref.name)
         entries = secret.entries() if secret else {}
         if key.secret_ref.key is None and len(entries) == 1:
-            return m.key_hash(next(iter(entries.values())))
-        return m.key_hash(entries.get(key.secret_ref.key or "", ""))
+            return key_hash(next(iter(entries.values())))
+        return key_hash(entries.get(key.secret_ref.key or "", ""))
 
     def _route_flaws(self, route: m.ModelRoute) -> Iterator[tuple[str, str]]:
         spec = route.spec

@@ -73,9 +73,9 @@ class Stack:
         """Start the supervisor unless one runs; returns whether it was started. Does not wait until all is ready."""
         if self.home.is_held():
             return False
-        self.home.folder.mkdir(parents=True, exist_ok=True)
+        self._bury()
         log = self.home.log("supervisor")
-        log.parent.mkdir(exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         tie = ["setpriv", "--pdeathsig", "TERM"] if self._tied else []
         with log.open("wb") as output:
             self._supervisor = subprocess.Popen(
@@ -93,16 +93,22 @@ class Stack:
         """Stop politely and wait until all is gone; returns whether anything ran."""
         status = self.home.read_status()
         if status is None or not self.home.is_held():
+            self._bury()
             return False
         os.kill(status.pid, signal.SIGTERM)
-        if self._supervisor is not None:
-            self._supervisor.wait(patience_s)
         deadline = time.monotonic() + patience_s
         while self.home.is_held():
             if time.monotonic() > deadline:
                 raise StackError(f"the stack does not stop, see {self.home.log('supervisor')}")
             time.sleep(POLL_S)
+        self._bury()
         return True
+
+    def _bury(self) -> None:
+        """Collect the exit status of a supervisor that this object started and that has let go of the folder."""
+        if self._supervisor is not None:
+            self._supervisor.wait()
+            self._supervisor = None
 
     @property
     def status(self) -> StackStatus:
@@ -153,7 +159,7 @@ class Stack:
         return pids
 
     def kill(self, name: str) -> None:
-        """kill -9, and wait until the supervisor saw it: `wait_ready` then means the next life. Raises KeyError."""
+        """Send SIGKILL and wait until the supervisor saw it: `wait_ready` then means the next life. Raises KeyError."""
         dead = self.signal(name, signal.SIGKILL)
         while any(c.pid in dead for c in self.status.named(name)):
             time.sleep(POLL_S / 10)

@@ -16,11 +16,15 @@ POLL_S = 0.05
 
 
 def start_ticks(pid: int) -> int:
-    """Kernel start time of a process in clock ticks since boot, 0 if there is none: with the pid it names a process for good."""
+    """Kernel start time of a process in clock ticks since boot: with the pid it names a process for good. 0 if it is dead.
+
+    A zombie is dead: only its parent has not looked yet.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
         return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 def is_same(pid: int, ticks: int) -> bool:

@@ -22,12 +22,20 @@ COLOURS = {
 }
 
 
+# Headings and the least width of their columns: what a narrow terminal lacks is taken from ports and remarks.
+COLUMNS = {"component": 13, "state": 8, "ports": 10, "pid": 6, "restarts": 8, "up": 7, "": 5}
+
+
 def table(status: StackStatus) -> RenderableType:
     """All processes, and the page's address once all are ready."""
     rows = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("component", "state", "ports", "pid", "restarts", "up", ""):
+    for heading, width in COLUMNS.items():
         rows.add_column(
-            column, justify="right" if column in {"pid", "restarts", "up"} else "left", no_wrap=column != ""
+            heading,
+            justify="right" if heading in {"pid", "restarts", "up"} else "left",
+            no_wrap=True,
+            min_width=width,
+            overflow="ellipsis",
         )
     for c in status.components:
         rows.add_row(
@@ -37,7 +45,7 @@ def table(status: StackStatus) -> RenderableType:
             str(c.pid or ""),
             str(c.restarts or ""),
             uptime(time.time() - c.since) if c.pid else "",
-            Text(c.message or c.title, "dim", overflow="ellipsis", no_wrap=True),
+            Text(c.message or c.title, "dim"),
         )
     return Group(rows, Text(), headline(status))
 

@@ -56,7 +56,6 @@ class GrpcTransport:
         """A task as it is now."""
         stub = self._stub(address)
         view = await _answer(stub.Get(pb.GetRequest(task=task), metadata=self._metadata, timeout=_CALL_S))
-        ended = view.HasField("outcome")
         return TaskView(
             task=view.task,
             state=view.state,
@@ -66,8 +65,7 @@ class GrpcTransport:
             text=view.text,
             position=_optional(view, "position"),
             eta_s=_optional(view, "eta_s"),
-            outcome=_OUTCOMES.get(view.outcome.kind) if ended else None,
-            error=_error(view.outcome) if ended else None,
+            error=_error(view.outcome),
         )
 
     async def cancel(self, address: str, task: str) -> str:

@@ -47,14 +47,13 @@ class HttpTransport:
             async with self._client.stream("GET", f"{address}/v1/tasks/{task}/stream", headers=headers) as response:
                 if response.is_error:
                     raise _refusal(response, await response.aread())
-                async for line in response.aiter_lines():
-                    if not line.startswith("data:"):
-                        continue
-                    event = event_of(line[5:])
-                    if event is not None:
-                        yield event
-                    if isinstance(event, Done):
-                        return
+                async with contextlib.aclosing(response.aiter_lines()) as lines:
+                    async for line in lines:
+                        event = event_of(line[5:]) if line.startswith("data:") else None
+                        if event is not None:
+                            yield event
+                        if isinstance(event, Done):
+                            return
         except httpx.TransportError as broken:
             raise LostError(f"{address}: {broken!r}") from broken
         raise LostError(f"{address}: the stream ended before the answer did")

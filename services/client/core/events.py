@@ -85,7 +85,7 @@ Event: TypeAlias = Ack | Status | Delta | Restarted | Done
 
 
 class TaskView(msgspec.Struct, frozen=True, kw_only=True):
-    """A task as it is now. `outcome` is empty while it has no end."""
+    """A task as it is now: `queued`, `running`, or how it ended (`completed`, `cancelled`, `expired`, `failed`)."""
 
     task: str
     state: str
@@ -95,5 +95,4 @@ class TaskView(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     position: int | None = None
     eta_s: float | None = None
-    outcome: str | None = None
     error: TaskError | None = None

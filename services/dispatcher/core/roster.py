@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-SILENCE_S: Final = 3.0  # three heartbeats; also what a broken stream may take to come back
+SILENCE_S: Final = 3.0  # three heartbeats
 
 
 @dataclass(slots=True, eq=False)
@@ -32,9 +32,10 @@ class Worker:
 
 
 class Roster:
-    """The workers of one pool."""
+    """The workers of one pool. One that is silent, or whose stream is broken, for `silence_s` is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence_s: float = SILENCE_S) -> None:
+        self._silence_s = silence_s
         self._workers: dict[str, Worker] = {}
 
     def __iter__(self) -> Iterator[Worker]:
@@ -68,7 +69,9 @@ class Roster:
     def lost(self, now: float) -> list[Worker]:
         """Workers that were silent, or whose stream was broken, for too long. They are forgotten."""
         lost = [
-            w for w in self._workers.values() if now - (w.heard_at if w.broken_at is None else w.broken_at) > SILENCE_S
+            w
+            for w in self._workers.values()
+            if now - (w.heard_at if w.broken_at is None else w.broken_at) > self._silence_s
         ]
         for worker in lost:
             del self._workers[worker.name]

@@ -10,7 +10,7 @@ from millrace.dispatch.v1.dispatch_pb2 import Finished, Hello
 from millrace.task.v1.task_pb2 import OUTCOME_KIND_COMPLETED, OUTCOME_KIND_EXPIRED
 from services.dispatcher.core.decisions import Acknowledge, Assign, Close, Decision, FindHead, Stop
 from services.dispatcher.core.fair_queue import token_cost
-from services.dispatcher.core.roster import Roster, Worker
+from services.dispatcher.core.roster import SILENCE_S, Roster, Worker
 from services.dispatcher.core.task_state import Stage, TaskState, Trace
 from services.dispatcher.core.task_table import TaskTable
 from services.dispatcher.core.work import ServiceTimes
@@ -34,9 +34,9 @@ class _Said:
 class Scheduler:
     """`run_id` is the Redis run of this ownership: an end written under another one may have been forgotten."""
 
-    def __init__(self, table: TaskTable, times: ServiceTimes, run_id: str) -> None:
+    def __init__(self, table: TaskTable, times: ServiceTimes, run_id: str, silence_s: float = SILENCE_S) -> None:
         self.table = table
-        self.roster = Roster()
+        self.roster = Roster(silence_s)
         self.times = times
         self.caught_up = False  # every record was read that lay in the lanes when this ownership began
         self._run_id = run_id
@@ -174,10 +174,10 @@ class Scheduler:
 
     # -- assignment -------------------------------------------------------------------------------------------------------
 
-    def assign(self, now: float) -> list[Decision]:
+    def assign(self, now: float, at_most: int) -> list[Decision]:
         """Give out turns while workers take them."""
         decisions: list[Decision] = []
-        while self.roster.free() and (task := self.table.queue.take()):
+        while len(decisions) < at_most and self.roster.free() and (task := self.table.queue.take()):
             state = self.table.tasks[task]
             if now + self.times.at_least(state.priority_class, state.cost) > state.deadline:
                 decisions += self.table.end(state, OUTCOME_KIND_EXPIRED)
@@ -188,10 +188,15 @@ class Scheduler:
             decisions.append(self._assign(state, worker, now, check=now - state.since > CHECK_AFTER_S))
         return decisions
 
+    @staticmethod
+    def stands(assign: Assign) -> bool:
+        """Was the assignment not overtaken by events before it was sent?"""
+        return assign.state.stage is Stage.RUNNING and assign.state.attempt == assign.attempt
+
     def take_back(self, assign: Assign) -> bool:
         """The assignment was not sent yet: undo it. False if it was overtaken by events."""
         state = assign.state
-        if state.stage is not Stage.RUNNING or state.attempt != assign.attempt:
+        if not self.stands(assign):
             return False
         worker = self.roster.get(assign.worker)
         if worker and worker.running.pop(state.id, None) and worker.connected:

@@ -1,0 +1,1 @@
+"""What the gateway decides: no I/O, no clock, no event loop."""

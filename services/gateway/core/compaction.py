@@ -8,17 +8,17 @@ from services.tasklog.core.reading import Event, Text
 COMPACT_BYTES = 64 * 1024  # a piece is not larger unless one entry is, so that a slow client is asked again in between
 
 
-def pieces(text: Sequence[Delta | Terminal]) -> Iterator[list[Delta | Terminal]]:
-    """Cut one text of a log into runs of at most COMPACT_BYTES, at least one entry each."""
+def pieces(text: Sequence[Delta | Terminal], size: int = COMPACT_BYTES) -> Iterator[list[Delta | Terminal]]:
+    """Cut one text of a log into runs of at most `size` bytes of text, at least one entry each."""
     piece: list[Delta | Terminal] = []
-    size = 0
+    length = 0
     for entry in text:
         more = entry.end - entry.start if isinstance(entry, Delta) else 0
-        if piece and size + more > COMPACT_BYTES:
+        if piece and length + more > size:
             yield piece
-            piece, size = [], 0
+            piece, length = [], 0
         piece.append(entry)
-        size += more
+        length += more
     if piece:
         yield piece
 
@@ -26,8 +26,8 @@ def pieces(text: Sequence[Delta | Terminal]) -> Iterator[list[Delta | Terminal]]
 def merged(events: Sequence[Event]) -> list[Event]:
     """The same with neighbouring texts as one.
 
-    >>> merged([Text(1, 2, "Mi"), Text(1, 5, "llr"), Restarted(9)])
-    [Text(gen=1, offset=5, text='Millr'), Restarted(gen=9)]
+    >>> merged([Text(1, 2, "Mi"), Text(1, 5, "llr")])
+    [Text(gen=1, offset=5, text='Millr')]
     """
     result: list[Event] = []
     texts: list[str] = []

@@ -1,14 +1,16 @@
 """Where does the text of a task come from: its own log, or the log of the twin it joined?
 
-A coalesced task takes no slot. Its header names the leader (`Header.follows`), whose log holds the text; its own terminal is
-its end. When the leader ends without an answer a follower is promoted and writes a text of its own.
+A coalesced task takes no slot. Its header names the leader (`Header.follows`), whose log holds the text. When the leader
+ends, its answer is echoed into the follower's log: same text, same gen, an end of its own. When the leader ends without an
+answer, a follower is promoted and writes a text of its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from services.tasklog.core.entries import Delta, Entry, Header, Terminal
+from millrace.task.v1.task_pb2 import CacheMark
+from services.tasklog.core.entries import Entry, Header, Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,28 +20,28 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """The leader's log has the text. `terminal` is the task's own end, once it is there."""
+    """The leader's log has the text."""
 
     leader: str
-    terminal: Terminal | None = None
 
 
 Source: TypeAlias = Own | Follow
 
 
 def source_of(entries: Sequence[Entry]) -> Source:
-    """Decide from the whole own log of a task.
+    """Decide from the whole own log of a task: its newest attempt follows, or has an answer of its own.
 
     >>> source_of([Header(8, "dispatcher", "n", "r", follows="twin")])
-    Follow(leader='twin', terminal=None)
+    Follow(leader='twin')
     >>> source_of([Header(8, "dispatcher", "n", "r", follows="twin"), Header(9, "worker-1", "n", "r")])
     Own()
     """
-    header = max((e for e in entries if isinstance(e, Header)), key=lambda h: h.attempt, default=None)
-    terminal = next((e for e in entries if isinstance(e, Terminal)), None)
-    joined = next((e.follows for e in entries if isinstance(e, Header) and e.follows), "")
-    if not joined or header is None or any(isinstance(e, Delta) for e in entries):
+    newest = max((e for e in entries if isinstance(e, Header)), key=lambda header: header.attempt, default=None)
+    if newest is None or not newest.follows or not all(isinstance(e, Header) for e in entries):
         return Own()
-    if terminal is not None and terminal.end:
-        return Follow(joined, terminal)  # an end at an offset of a text that is not here: the leader's
-    return Follow(header.follows, terminal) if header.follows else Own()
+    return Follow(newest.follows)
+
+
+def is_echo(entries: Sequence[Entry]) -> bool:
+    """Did the task end with the leader's answer?"""
+    return any(isinstance(e, Terminal) and e.outcome.cache == CacheMark.CACHE_MARK_COALESCED for e in entries)

@@ -3,11 +3,19 @@
 from typing import Any
 
 import msgspec
+
 from millrace.inference.v1.inference_pb2 import SubmitRequest
 from millrace.task.v1.task_pb2 import CacheMode, PriorityClass
-
 from services.chassis.errors import Problem
-from services.gateway.core.submission import CACHE_MODES, CLASS_NAMES, Submission, SubmitFields, check, decode_problem, invalid
+from services.gateway.core.submission import (
+    CACHE_MODES,
+    CLASS_NAMES,
+    Submission,
+    SubmitFields,
+    check,
+    decode_problem,
+    invalid,
+)
 
 _CACHE_NAMES = {number: name for name, number in CACHE_MODES.items()}
 

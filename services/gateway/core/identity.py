@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from millrace.config.v1.config_pb2 import ModelRoute, Pool, Snapshot, Tenant
 from millrace.task.v1.task_pb2 import PriorityClass
-
 from services.chassis.errors import ErrorCode, Problem
 from services.gateway.core.submission import CLASS_NAMES, Submission, invalid
 

@@ -3,6 +3,7 @@
 import math
 
 from google.protobuf.duration_pb2 import Duration
+
 from millrace.limits.v1.limits_pb2 import CheckReply, CheckRequest
 
 

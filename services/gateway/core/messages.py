@@ -6,10 +6,11 @@ Field names are the protocol. Client objects refuse unknown fields; clients igno
 from typing import Any, Literal, TypeAlias
 
 import msgspec
+
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import CacheMark, Outcome, OutcomeKind
-
 from services.chassis.errors import ERRORS, ErrorCode, Problem
+from services.gateway.core.estimates import Place
 from services.gateway.core.submission import SubmitFields
 
 PROTOCOL = "millrace.v1"
@@ -168,7 +169,7 @@ class Error(msgspec.Struct, tag_field="t", tag="error", kw_only=True, omit_defau
 
 
 class GoingAway(msgspec.Struct, tag_field="t", tag="going_away", kw_only=True):
-    """This gateway leaves: connect again after the given time. Running tasks go on."""
+    """The gateway leaves: connect again after the given time. Running tasks go on."""
 
     reconnect_in_s: float
 
@@ -203,11 +204,16 @@ def delta(prefix: bytes, offset: int, text: str) -> bytes:
     return b'%b%d,"text":%b}' % (prefix, offset, encode(text))
 
 
-def place(status: TaskStatus) -> tuple[int | None, float | None]:
-    """Position and seconds until it starts, of a task that waits."""
+def place(status: TaskStatus) -> Place:
+    """Where a task stands, if it waits."""
     if status.state != "queued":
-        return None, None
-    return status.position or None, round(status.eta_s, 1)
+        return Place()
+    return Place(status.position or None, round(status.eta_s, 1))
+
+
+def status(task: str, state: str, where: Place) -> Status:
+    """Where a task stands as clients see it."""
+    return Status(task=task, state=state, position=where.position, eta_s=where.eta_s)
 
 
 def outcome_name(outcome: Outcome) -> Literal["completed", "cancelled", "expired", "failed"]:
@@ -219,9 +225,16 @@ def task_error(outcome: Outcome) -> TaskError | None:
     """Why it ended without a whole answer; None if it completed."""
     if not outcome.error_code:
         return None
-    known = outcome.error_code in ErrorCode
-    retryable = known and ERRORS[ErrorCode(outcome.error_code)].retryable
+    retryable = ERRORS[code_named(outcome.error_code)].retryable
     return TaskError(code=outcome.error_code, message=outcome.error_message, retryable=retryable)
+
+
+def code_named(name: str) -> ErrorCode:
+    """The error code that another service named; one that this gateway does not know counts as a bug."""
+    try:
+        return ErrorCode(name)
+    except ValueError:
+        return ErrorCode.INTERNAL
 
 
 def usage_of(outcome: Outcome) -> Usage:

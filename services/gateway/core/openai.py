@@ -7,10 +7,10 @@ anyway, is accepted.
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from millrace.task.v1.task_pb2 import Outcome
 
-from services.chassis.errors import ERRORS, ErrorCode, Problem
-from services.gateway.core.messages import encode, usage_of
+from millrace.task.v1.task_pb2 import Outcome
+from services.chassis.errors import ERRORS, Problem
+from services.gateway.core.messages import code_named, encode, usage_of
 from services.gateway.core.submission import (
     CancelAfter,
     ChatMessage,
@@ -145,9 +145,7 @@ class Completions:
             "logprobs": None,
             "finish_reason": outcome.finish_reason,
         }
-        return encode(
-            self._base | {"object": "chat.completion", "choices": [choice], "usage": usage(outcome)}
-        )
+        return encode(self._base | {"object": "chat.completion", "choices": [choice], "usage": usage(outcome)})
 
     def first(self) -> bytes:
         """The opening chunk: who speaks."""
@@ -185,8 +183,7 @@ def problem_of(outcome: Outcome) -> Problem | None:
     """Why a task has no whole answer; None if it has."""
     if not outcome.error_code:
         return None
-    code = ErrorCode(outcome.error_code) if outcome.error_code in ErrorCode else ErrorCode.INTERNAL
-    return Problem(code, outcome.error_message)
+    return Problem(code_named(outcome.error_code), outcome.error_message)
 
 
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

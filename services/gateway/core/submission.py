@@ -2,13 +2,16 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
-from millrace.task.v1.task_pb2 import CacheMode, Message, OnDisconnect, PriorityClass
 
+from millrace.task.v1.task_pb2 import CacheMode, Message, OnDisconnect, PriorityClass
 from services.chassis.errors import ErrorCode, Problem
+
+T = TypeVar("T")
 
 CLASSES: dict[str, PriorityClass] = {
     "critical": PriorityClass.PRIORITY_CLASS_CRITICAL,
@@ -116,6 +119,18 @@ _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>.*)`$", re.DOT
 _MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$", re.DOTALL)
 
 
+def decoded(decode: Callable[[bytes], T], raw: bytes) -> T | Problem:
+    """What a client sent, or what is wrong with it."""
+    try:
+        return decode(raw)
+    except msgspec.DecodeError as wrong:
+        return decode_problem(wrong)
+    except UnicodeDecodeError:
+        return Problem(ErrorCode.INVALID_REQUEST, "not valid UTF-8")
+    except RecursionError:
+        return Problem(ErrorCode.INVALID_REQUEST, "nested too deeply")
+
+
 def decode_problem(wrong: msgspec.DecodeError) -> Problem:
     """What msgspec refused, as a problem that names field and rule.
 
@@ -143,9 +158,7 @@ def check(fields: SubmitFields, default_policy: str = "keep", input_field: str =
         return _not_installed("conversation", "conversation")
     if fields.previous is not None:
         return _not_installed("previous", "conversation")
-    messages = (
-        (ChatMessage("user", fields.input),) if isinstance(fields.input, str) else tuple(fields.input)
-    )
+    messages = (ChatMessage("user", fields.input),) if isinstance(fields.input, str) else tuple(fields.input)
     if not messages or not any(m.content for m in messages):
         return invalid(input_field, "must not be empty")
     stop = (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())

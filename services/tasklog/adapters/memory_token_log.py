@@ -75,6 +75,7 @@ class MemoryTokenLog:
         fenced = not self._add(task, log, header) and header not in log
         self._logs.keep_at_least(task, keep_s)
         await self._between()
+        self._check(header.run_id)  # one connection carries both: it does not outlive the run
         if fenced:
             return Fenced()
         below = [entry for entry in await self.read(task) if _place(entry) < (header.attempt, 0)]

@@ -52,11 +52,8 @@ class RedisTokenLog:
             *keep_at_least(key, keep_s),
             run_id=header.run_id,
         )
-        if _refused(added):
-            if header not in _entries(own):  # its nonce tells a repeated header from another writer's
-                return Fenced()
-        else:
-            checked(added)
+        if _refused(added) and header not in _entries(own):  # its nonce tells a repeated header from another writer's
+            return Fenced()
         for reply in kept:
             checked(reply)
         return begin_from(_entries(below), header.run_id)
@@ -155,17 +152,18 @@ def _write(key: str, entry: Delta | Terminal) -> Command:
 def _added(replies: Iterator[Any], count: int) -> list[Any]:
     """The replies to the writes of one task: one as it is, several from their transaction."""
     if count == 1:
-        added = [next(replies)]
-    else:
-        for _ in range(count + 1):  # MULTI and what was queued
-            checked(next(replies))
-        added = checked(next(replies))
-    return [reply if _refused(reply) else checked(reply) for reply in added]
+        return [next(replies)]
+    for _ in range(count + 1):  # MULTI and what was queued
+        checked(next(replies))
+    return list(checked(next(replies)))
 
 
 def _refused(reply: Any) -> bool:
-    """Redis says the id is not above the last one."""
-    return isinstance(reply, hiredis.ReplyError) and "equal or smaller" in str(reply)
+    """Redis says the id is not above the last one. Any other error is raised, as by `checked`."""
+    if isinstance(reply, hiredis.ReplyError) and "equal or smaller" in str(reply):
+        return True
+    checked(reply)
+    return False
 
 
 def _entries(reply: Any) -> list[Entry]:
@@ -173,9 +171,9 @@ def _entries(reply: Any) -> list[Entry]:
 
 
 def _written(routes: Any, wish: Any) -> Written:
-    checked(routes), checked(wish)
-    if not routes and wish is None:
+    if routes == [] and wish is None:
         return _UNREAD
+    checked(routes), checked(wish)
     return Written(tuple(map(_route, routes[::2], routes[1::2])), wish is not None)
 
 

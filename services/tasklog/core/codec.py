@@ -22,15 +22,14 @@ Fields: TypeAlias = tuple[str | bytes | int, ...]
 
 def encode(entry: Entry) -> Fields:
     """Names and values in turn, as XADD takes them after the id."""
-    match entry:
-        case Delta(attempt, gen, start, _, text):
-            return ("s", start, "t", text) if gen == attempt else ("s", start, "t", text, "g", gen)
-        case Terminal(attempt, gen, end, outcome):
-            fields: Fields = ("e", end, "o", outcome.SerializeToString())
-            return fields if gen == attempt else (*fields, "g", gen)
-        case Header(_, writer, nonce, run_id, follows):
-            fields = ("w", writer, "n", nonce, "r", run_id)
-            return (*fields, "f", follows) if follows else fields
+    if isinstance(entry, Header):
+        fields: Fields = ("w", entry.writer, "n", entry.nonce, "r", entry.run_id)
+        return (*fields, "f", entry.follows) if entry.follows else fields
+    if isinstance(entry, Delta):
+        fields = ("s", entry.start, "t", entry.text)
+    else:
+        fields = ("e", entry.end, "o", entry.outcome.SerializeToString())
+    return fields if entry.gen == entry.attempt else (*fields, "g", entry.gen)
 
 
 def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry:

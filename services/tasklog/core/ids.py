@@ -14,6 +14,10 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _GEN: Final = re.compile(r"[1-9a-z][0-9a-z]{0,12}", re.ASCII)
 _LARGEST: Final = (1 << 63) - 1
 
+FIRST_OF_A_DISPATCHER: Final = (
+    1 << 52
+)  # a dispatcher's attempts are epoch << 20 + n, its epochs at least Unix milliseconds
+
 
 @lru_cache(maxsize=4096)  # a running text is named once for each of its frames
 def gen_text(gen: int) -> str:
@@ -32,6 +36,15 @@ def parse_gen(text: str) -> int:
     if not _GEN.fullmatch(text) or (gen := int(text, 36)) > _LARGEST:
         raise ValueError(f"{text[:20]!r} names no text")
     return gen
+
+
+def attempt_of_a_try(tries: int, now: float) -> int:
+    """The attempt of a router that logs a cache hit, from `Claim.tries` and Unix seconds.
+
+    Below every attempt of a dispatcher. The time makes it another number than any before, also when Redis forgot the tries:
+    a gen that came back would name two texts.
+    """
+    return (int(now * 1000) << 8) + min(tries, 255)
 
 
 def entry_id(attempt: int, sequence: int) -> str:

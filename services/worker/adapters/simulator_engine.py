@@ -5,6 +5,7 @@ follows from its prompt (`core/simulated_text.py`); only its pace comes from her
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from services.worker.core.simulated_text import Behaviour, behaviour, simulated_
 from services.worker.core.stable_text import Piece, StableText
 from services.worker.ports import EngineChunk, EngineFault, EngineRequest, EngineUsage, FaultKind
 
+CONTEXT: Final = 131_072
 TOKENS_PER_BLOCK: Final = 32
 CACHED_BLOCKS: Final = 4096
 _FAULTS: Final = {
@@ -55,10 +57,13 @@ class SimulatorEngine:
         """Stream the answer. Raises EngineFault where the prompt asks for it, and FATAL for a prefix it never said."""
         try:
             wish = behaviour(request.prompt)
-            words = _Words(request)
+            words = _Stamps(request) if wish.stamped else _Words(request)
         except ValueError as error:
             raise EngineFault(FaultKind.FATAL, str(error), code="invalid_request") from error
         usage = self._usage(request.prompt)
+        if usage.prompt_tokens >= CONTEXT:
+            message = f"the prompt has {usage.prompt_tokens} tokens, the simulator holds {CONTEXT}"
+            raise EngineFault(FaultKind.FATAL, message, code="invalid_request")
         self.active += 1
         try:
             first = done = words.first
@@ -106,7 +111,7 @@ class SimulatorEngine:
 class SimulatorPrompts:
     """The simulator's chat format: one line per message. Tokens are words."""
 
-    context = 131_072
+    context = CONTEXT
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt that `simulated_text` answers."""
@@ -184,6 +189,17 @@ class _Words:
         piece = self._stable.take(self._said, last=last)
         assert isinstance(piece, Piece)
         return piece
+
+
+class _Stamps:
+    """The instants at which the tokens are made, in place of words."""
+
+    def __init__(self, request: EngineRequest) -> None:
+        self.first = simulated_count(request.forced_prefix)
+
+    def take(self, tokens: int, *, last: bool) -> Piece:
+        """As many stamps, of now."""
+        return Piece(f"{time.monotonic_ns():016x} " * tokens, stopped=False)
 
 
 class _PrefixCache:

@@ -6,7 +6,7 @@ does not say when the process behind a model is dead, the stream just stays sile
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -24,6 +24,10 @@ from services.worker.ports import EngineChunk, EngineFault, EngineRequest, Engin
 
 ERRORS_AS_STATUS = {"triton_grpc_error": "true"}  # a failed request ends its stream with a gRPC status
 PROBE = "probe"
+
+
+class NonsenseError(ValueError):
+    """The engine answered, but not as an engine does; the message goes on after "the engine"."""
 
 
 class TritonEngine:
@@ -60,13 +64,14 @@ class TritonEngine:
     async def ready(self) -> bool:
         """Does the model's own process answer? Asks it to cancel a request that does not exist."""
         inputs = [_texts("text_input", ""), _scalar("stop", "BOOL", True)]
+        stream = self._stream(PROBE, inputs, self._probe_s, headers=None)
         try:
-            async with asyncio.timeout(self._probe_s), aclosing(self._stream(PROBE, inputs, self._probe_s)) as answers:
+            async with asyncio.timeout(self._probe_s), aclosing(stream) as answers:
                 async for _ in answers:
                     return False
-        except grpc.aio.AioRpcError as error:
-            return error.code() is grpc.StatusCode.CANCELLED
-        except (TimeoutError, InferenceServerException):
+        except InferenceServerException as error:
+            return "cancelled" in error.message()
+        except (TimeoutError, grpc.aio.AioRpcError):
             return False
         return False
 
@@ -75,20 +80,25 @@ class TritonEngine:
         text = StableText(request.stop)
         begun = False
         async with aclosing(self._answers(request)) as answers:
-            async for answer in answers:
-                final = _is_final(answer)
-                piece = text.take(_text_of(answer), last=final)
-                if isinstance(piece, Contradiction):
-                    raise EngineFault(_after(begun), str(piece))
-                if final or piece.stopped:
+            try:
+                async for answer in answers:
+                    final = _is_final(answer)
+                    piece = text.take(_text_of(answer), last=final)
+                    if isinstance(piece, Contradiction):
+                        raise NonsenseError(str(piece))
+                    if not (final or piece.stopped):
+                        yield EngineChunk(piece.text, 1)
+                        begun = begun or bool(piece.text)
+                        continue
                     reason = "stop" if piece.stopped else _finish_reason(answer)
                     if final:  # let the stream close by itself: the server takes a cancel at this moment for a mistake
-                        await anext(answers, None)
+                        with suppress(EngineFault):
+                            await anext(answers, None)
                     yield EngineChunk(piece.text, 1, reason, self._usage(request, answer))
                     return
-                yield EngineChunk(piece.text, 1)
-                begun = begun or bool(piece.text)
-        raise EngineFault(_after(begun), "the engine ended the stream without its last response")
+                raise NonsenseError("ended the stream without its last response")
+            except NonsenseError as error:
+                raise EngineFault(_after(begun), f"the engine {error}") from error
 
     async def _answers(self, request: EngineRequest) -> AsyncGenerator[InferResult, None]:
         """The engine's responses, or the fault that came instead."""
@@ -96,7 +106,7 @@ class TritonEngine:
         patience = self._first_token_s
         left = remaining(request.deadline, clock.now())
         try:
-            async with aclosing(self._stream(request.request_id, _inputs(request), left)) as answers:
+            async with aclosing(self._stream(request.request_id, _inputs(request), left, ERRORS_AS_STATUS)) as answers:
                 while True:
                     async with asyncio.timeout(patience):
                         answer = await anext(answers, None)
@@ -112,19 +122,22 @@ class TritonEngine:
             raise _fault(error, begun) from error
 
     async def _stream(
-        self, request_id: str, inputs: list[InferInput], timeout_s: float
+        self, request_id: str, inputs: list[InferInput], timeout_s: float, headers: dict[str, str] | None
     ) -> AsyncGenerator[InferResult, None]:
         """One request and its responses. Leaving it early cancels the request in the engine."""
 
         async def requests() -> AsyncIterator[dict[str, Any]]:
             yield {"model_name": self._model, "inputs": inputs, "request_id": request_id}
 
-        call = self._client.stream_infer(requests(), stream_timeout=timeout_s, headers=ERRORS_AS_STATUS)
+        call = self._client.stream_infer(requests(), stream_timeout=timeout_s, headers=headers)
+        failed = None
         try:
             async for result, error in call:
-                if error is not None:
-                    raise error
-                yield result
+                if error is None:
+                    yield result
+                failed = failed or error
+            if failed:
+                raise failed
         finally:
             call.cancel()
 
@@ -180,7 +193,7 @@ def _texts(name: str, *texts: str) -> InferInput:
 def _text_of(answer: InferResult) -> str:
     array = answer.as_numpy("text_output")
     if array is None or array.size != 1:
-        raise EngineFault(FaultKind.CONTINUE_ELSEWHERE, "the engine's response has no text_output")
+        raise NonsenseError("sent a response without text_output")
     return cast("bytes", array.item(0)).decode(errors="replace")
 
 
@@ -192,7 +205,7 @@ def _finish_reason(answer: InferResult) -> str:
     array = answer.as_numpy("finish_reason")
     reason = "" if array is None or array.size != 1 else cast("bytes", array.item(0)).decode(errors="replace")
     if reason not in {"stop", "length"}:
-        raise EngineFault(FaultKind.CONTINUE_ELSEWHERE, f"the engine ended with finish_reason {reason!r}")
+        raise NonsenseError(f"ended with finish_reason {reason!r}")
     return reason
 
 

@@ -8,6 +8,8 @@ A prompt can ask for behaviour in a directive anywhere in it, `[[sim key=value .
     tokens=20             length of the whole answer, within max_tokens
     rate=10               tokens per second
     prefill=0.5           seconds before the first token
+    stamp                 say the time instead: each token is the instant it was made, in nanoseconds of the monotonic
+                          clock as 16 hexadecimal digits, to measure the way from here to a client on the same machine
     fault=continue@5      fail so after 5 tokens of the whole answer: retry, continue, fatal or hang (silence)
 
 A fault strikes only a call that began before its place: whoever continues from there passes. One at 0 strikes every call
@@ -43,6 +45,7 @@ class Behaviour:
     tokens: int | None = None
     rate: float | None = None
     prefill_s: float | None = None
+    stamped: bool = False
     fault: str = ""
     fault_at: int = 0
 
@@ -51,7 +54,7 @@ def behaviour(prompt: str) -> Behaviour:
     """Read the prompt's directive. Raises ValueError when it has one that is not understood.
 
     >>> behaviour("Hello [[sim tokens=3 fault=continue@2]]")
-    Behaviour(tokens=3, rate=None, prefill_s=None, fault='continue', fault_at=2)
+    Behaviour(tokens=3, rate=None, prefill_s=None, stamped=False, fault='continue', fault_at=2)
     """
     found = _DIRECTIVE.findall(prompt)
     if not found:
@@ -59,15 +62,18 @@ def behaviour(prompt: str) -> Behaviour:
     wishes = dict(wish.partition("=")[::2] for wish in found[-1].split())
     fault, _, at = wishes.pop("fault", "").partition("@")
     tokens, rate, prefill = wishes.pop("tokens", None), wishes.pop("rate", None), wishes.pop("prefill", None)
-    if wishes or fault not in {"", "retry", "continue", "fatal", "hang"}:
-        raise ValueError(f"the simulator does not understand {found[-1]!r}")
-    return Behaviour(
-        tokens=int(tokens) if tokens else None,
-        rate=float(rate) if rate else None,
-        prefill_s=float(prefill) if prefill else None,
+    asked = Behaviour(
+        tokens=int(tokens) if tokens is not None else None,
+        rate=float(rate) if rate is not None else None,
+        prefill_s=float(prefill) if prefill is not None else None,
+        stamped=wishes.pop("stamp", None) is not None,
         fault=fault,
         fault_at=int(at or 0),
     )
+    known = not wishes and fault in {"", "retry", "continue", "fatal", "hang"}
+    if not known or asked.tokens == 0 or asked.rate == 0:
+        raise ValueError(f"the simulator does not understand {found[-1]!r}")
+    return asked
 
 
 def simulated_tokens(prompt: str, start: int = 0) -> Iterator[str]:

@@ -30,10 +30,10 @@ class Contradiction:
     got: str
 
     def __str__(self) -> str:
-        """The sentence for the fault."""
+        """What the engine did."""
         same = next((i for i, (a, b) in enumerate(zip(self.given, self.got, strict=False)) if a != b), len(self.got))
         return (
-            f"the engine took text back: after {same} equal characters it says {self.got[same : same + 20]!r}, "
+            f"took text back: after {same} equal characters it says {self.got[same : same + 20]!r}, "
             f"before it said {self.given[same : same + 20]!r}"
         )
 

@@ -106,7 +106,7 @@ static char prompt[4096];
 
 static void make_prompt(void) {
   int n = 0;
-  if (options.stamped) n = snprintf(prompt, sizeof prompt, "[sim stamp] ");
+  if (options.stamped) n = snprintf(prompt, sizeof prompt, "[[sim stamp]] ");
   if (options.input) { snprintf(prompt + n, sizeof prompt - n, "%s", options.input); return; }
   for (int i = 0; i < options.prompt_bytes && n < (int)sizeof prompt - 1; i++) prompt[n++] = i % 6 == 5 ? ' ' : (char)('a' + (i * 7) % 26);
   prompt[n] = 0;

@@ -10,11 +10,14 @@ from services.tasklog import ending
 from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.adapters.memory_usage_log import MemoryUsageLog
 from services.tasklog.core.entries import Delta, Fenced, Header, Lost, Terminal
-from services.tasklog.core.reading import Cursor, End, Text
+from services.tasklog.core.ids import FIRST_OF_A_DISPATCHER, attempt_of_a_try
+from services.tasklog.core.reading import Cursor, End, Restarted, Text
 from services.tasklog.ending import Destinations, TaskEnded, answer_from_cache, end_of_task, end_without_worker
 from services.tasklog.ports import RedisAwayError, RunChangedError
 
 DONE = Outcome(finish_reason="stop", timings=Timings(total_s=1.5))
+DISPATCHER = FIRST_OF_A_DISPATCHER
+MUCH_LATER = attempt_of_a_try(1, 4e9)  # the attempt of a router in a hundred years
 CANCELLED = Outcome(finish_reason="cancelled")
 
 
@@ -160,8 +163,8 @@ async def test_a_worker_that_dies_between_the_terminal_entry_and_the_end_of_the_
 async def test_who_is_fenced_ends_nothing():
     """A newer owner has the task."""
     world = World()
-    await world.begin(9)
-    assert await end_without_worker(world.to, world.task, 7, "dispatcher-1", CANCELLED) == Fenced()
+    await world.begin(DISPATCHER + 9)
+    assert await end_without_worker(world.to, world.task, DISPATCHER + 7, "dispatcher-1", CANCELLED) == Fenced()
     assert await answer_from_cache(world.to, world.task, 1, "router-1", text="Hi", outcome=DONE) == Fenced()
     assert world.usage.records == []
     assert await world.shown() == []
@@ -199,19 +202,33 @@ async def test_a_cache_hit_has_the_life_of_any_task(text):
     """Header, text, end, usage; also an answer that is empty."""
     world = World()
     end = len(text.encode())
-    ended = await answer_from_cache(world.to, world.task, 1, "router-1", text=text, outcome=DONE)
-    assert ended == TaskEnded(world.log.run_id, 1, text, DONE)
-    assert await world.shown() == [Text(1, end, text)] * bool(text) + [End(1, end, DONE)]
+    ended = await hit(world, 1, text)
+    assert (ended.run_id, ended.text, ended.outcome) == (world.log.run_id, text, DONE)
+    assert await world.shown() == [Text(ended.gen, end, text)] * bool(text) + [End(ended.gen, end, DONE)]
     assert world.usage.newest()["t"].outcome == DONE
+    assert ended.gen < DISPATCHER
 
 
 async def test_a_cache_hit_that_is_tried_again_keeps_the_end_it_has():
     """The router died after it logged the end; another answer may be in the cache by now."""
     world = World()
-    await answer_from_cache(world.to, world.task, 1, "router-1", text="Hi", outcome=DONE)
-    ended = await answer_from_cache(world.to, world.task, 2, "router-2", text="Hello", outcome=CANCELLED)
-    assert ended == TaskEnded(world.log.run_id, 1, "Hi", DONE)
-    assert await world.shown() == [Text(1, 2, "Hi"), End(1, 2, DONE)]
+    first = await hit(world, 1, "Hi")
+    await asyncio.sleep(0.002)
+    assert await hit(world, 2, "Hello") == first
+    assert await world.shown() == [Text(first.gen, 2, "Hi"), End(first.gen, 2, DONE)]
+
+
+async def test_a_cache_hit_that_redis_forgot_comes_back_as_another_text():
+    """Its readers hold bytes of the first; the tries are counted from one again, the gen is not the same."""
+    world = World()
+    first = await hit(world, 1, "Hi")
+    reader = Cursor()
+    reader.take_log((await world.log.read("t"))[:2])
+    world.log.forget(seconds=1)
+    await asyncio.sleep(0.002)
+    second = await hit(world, 1, "Other")
+    assert second.gen > first.gen
+    assert reader.take_log(await world.log.read("t"))[:2] == [Restarted(second.gen), Text(second.gen, 5, "Other")]
 
 
 async def test_a_cache_hit_never_continues_another_text():
@@ -219,7 +236,34 @@ async def test_a_cache_hit_never_continues_another_text():
     world = World()
     await world.begin(1)
     await world.append(Delta(1, 1, 0, 2, "He"))
-    ended = await answer_from_cache(world.to, world.task, 2, "router-2", text="Hello", outcome=DONE)
-    assert isinstance(ended, TaskEnded)
-    assert ended.gen == 2
-    assert await world.shown() == [Text(2, 5, "Hello"), End(2, 5, DONE)]
+    ended = await hit(world, 2, "Hello")
+    assert ended.gen > 1
+    assert await world.shown() == [Text(ended.gen, 5, "Hello"), End(ended.gen, 5, DONE)]
+
+
+async def test_a_cache_hit_goes_on_from_the_same_text():
+    """A try that died between text and end leaves nothing to restart."""
+    world = World()
+    await world.begin(1)
+    await world.append(Delta(1, 1, 0, 2, "Hi"))
+    assert (await hit(world, 2, "Hi")).gen == 1
+
+
+async def test_of_two_tries_at_once_the_overtaken_one_does_not_know_the_end():
+    """The other may yet fail, so nothing is acknowledged on its account."""
+    world = World()
+
+    async def overtake():
+        if not others:
+            others.append(header := Header(MUCH_LATER, "router-2", "nonce", world.log.run_id))
+            await world.log.begin("t", header, 100)
+
+    others = []
+    world.log = MemoryTokenLog(between=overtake)
+    world.to = Destinations(world.log, world.usage)
+    assert await hit(world, 1, "Hi") == Lost()
+    assert world.usage.records == []
+
+
+async def hit(world, tries, text):
+    return await answer_from_cache(world.to, world.task, tries, "router-1", text=text, outcome=DONE)

@@ -26,3 +26,12 @@ def test_what_no_reader_was_ever_given_is_refused(text):
     """No sign, no blank, no underscore, no upper case, no other digits, nothing above 63 bits."""
     with pytest.raises(ValueError, match="names no text"):
         ids.parse_gen(text)
+
+
+def test_a_routers_attempts_rise_with_time_and_stay_below_a_dispatchers():
+    """Whatever the tries count, a later try is a higher attempt; every dispatcher outranks it."""
+    at = 1_764_000_000.0
+    numbers = [ids.attempt_of_a_try(tries, now) for now in (at, at + 0.001, at + 60) for tries in (1, 2, 255)]
+    assert numbers == sorted(set(numbers))
+    assert ids.attempt_of_a_try(10**6, at) < ids.attempt_of_a_try(1, at + 0.001)
+    assert ids.attempt_of_a_try(10**6, 10**10) < ids.FIRST_OF_A_DISPATCHER < int(at * 1000) << 20

@@ -161,12 +161,13 @@ class Batcher:
         sequence.generated.append(token)
         sequence.last_token = time_ns()
         sequence.first_token = sequence.first_token or sequence.last_token
+        if token == self._end:
+            sequence.finish = Finish.STOP
+            return
         sequence.raw += self._vocabulary.bytes_of(token)
         sequence.text = sequence.raw.decode(errors="replace")
         found = [(at, stop) for stop in sequence.stop if (at := sequence.text.find(stop)) >= 0]
-        if token == self._end:
-            sequence.finish = Finish.STOP
-        elif found:
+        if found:
             at, sequence.stop_reason = min(found)
             sequence.text = sequence.text[:at]
             sequence.finish = Finish.STOP

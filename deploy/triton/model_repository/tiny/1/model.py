@@ -23,13 +23,13 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from batching import Batcher, PromptTooLongError, QueueFullError, Sequence
 from lm import LanguageModel
-from metrics import Metrics
 from paged_kv import PagedKv
 from sampling import Sampling
+from triton_gauges import Gauges
 from vocabulary import Vocabulary
 
 CANCEL_CHECK_S = 0.05  # asking whether a client is still there is a message to the server
-METRICS_S = 0.25
+GAUGES_S = 0.25
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -73,7 +73,7 @@ class TritonPythonModel:
             slots=slots,
             queue=int(parameters["queue"]),
         )
-        self._metrics = Metrics(args["model_name"], args["model_version"], slots, cache, self._batcher)
+        self._gauges = Gauges(args["model_name"], args["model_version"], slots, cache, self._batcher)
         self._inbox: queue.SimpleQueue[Request | str | None] = queue.SimpleQueue()
         self._requests: dict[Sequence, Request] = {}
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
@@ -134,8 +134,8 @@ class TritonPythonModel:
                 self._answer(self._requests[sequence])
             now = time.monotonic()
             self._drop_cancelled(now)
-            if now - shown >= METRICS_S or not self._requests:
-                self._metrics.show()
+            if now - shown >= GAUGES_S or not self._requests:
+                self._gauges.show()
                 shown = now
 
     def _receive(self) -> bool:

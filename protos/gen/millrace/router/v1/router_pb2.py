@@ -28,7 +28,7 @@ from millrace.cache.v1 import cache_pb2 as millrace_dot_cache_dot_v1_dot_cache__
 from millrace.task.v1 import task_pb2 as millrace_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/router/v1/router.proto\x12\x12millrace.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmillrace/batch/v1/batch.proto\x1a\x1dmillrace/cache/v1/cache.proto\x1a\x1bmillrace/task/v1/task.proto\"`\n\rAcceptRequest\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.millrace.task.v1.Task\x12)\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x19.millrace.cache.v1.Answer\"Y\n\x08Rejected\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"*\n\x08\x41\x63\x63\x65pted\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x10\n\x08repeated\x18\x02 \x01(\x08\"|\n\x0b\x41\x63\x63\x65ptReply\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1c.millrace.router.v1.AcceptedH\x00\x12\x30\n\x08rejected\x18\x02 \x01(\x0b\x32\x1c.millrace.router.v1.RejectedH\x00\x42\t\n\x07verdict2L\n\x06Router\x12\x42\n\x06\x41\x63\x63\x65pt\x12\x1a.millrace.batch.v1.Request\x1a\x18.millrace.batch.v1.Reply(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmillrace/router/v1/router.proto\x12\x12millrace.router.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dmillrace/batch/v1/batch.proto\x1a\x1dmillrace/cache/v1/cache.proto\x1a\x1bmillrace/task/v1/task.proto\"`\n\rAcceptRequest\x12$\n\x04task\x18\x01 \x01(\x0b\x32\x16.millrace.task.v1.Task\x12)\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x19.millrace.cache.v1.Answer\"Y\n\x08Rejected\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12.\n\x0bretry_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x08\x41\x63\x63\x65pted\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x10\n\x08repeated\x18\x02 \x01(\x08\x12\x0e\n\x06joined\x18\x03 \x01(\t\"|\n\x0b\x41\x63\x63\x65ptReply\x12\x30\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1c.millrace.router.v1.AcceptedH\x00\x12\x30\n\x08rejected\x18\x02 \x01(\x0b\x32\x1c.millrace.router.v1.RejectedH\x00\x42\t\n\x07verdict2L\n\x06Router\x12\x42\n\x06\x41\x63\x63\x65pt\x12\x1a.millrace.batch.v1.Request\x1a\x18.millrace.batch.v1.Reply(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,9 +40,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REJECTED']._serialized_start=276
   _globals['_REJECTED']._serialized_end=365
   _globals['_ACCEPTED']._serialized_start=367
-  _globals['_ACCEPTED']._serialized_end=409
-  _globals['_ACCEPTREPLY']._serialized_start=411
-  _globals['_ACCEPTREPLY']._serialized_end=535
-  _globals['_ROUTER']._serialized_start=537
-  _globals['_ROUTER']._serialized_end=613
+  _globals['_ACCEPTED']._serialized_end=425
+  _globals['_ACCEPTREPLY']._serialized_start=427
+  _globals['_ACCEPTREPLY']._serialized_end=551
+  _globals['_ROUTER']._serialized_start=553
+  _globals['_ROUTER']._serialized_end=629
 # @@protoc_insertion_point(module_scope)

@@ -30,12 +30,14 @@ class Rejected(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retry_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Accepted(_message.Message):
-    __slots__ = ("pool", "repeated")
+    __slots__ = ("pool", "repeated", "joined")
     POOL_FIELD_NUMBER: _ClassVar[int]
     REPEATED_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
     pool: str
     repeated: bool
-    def __init__(self, pool: _Optional[str] = ..., repeated: _Optional[bool] = ...) -> None: ...
+    joined: str
+    def __init__(self, pool: _Optional[str] = ..., repeated: _Optional[bool] = ..., joined: _Optional[str] = ...) -> None: ...
 
 class AcceptReply(_message.Message):
     __slots__ = ("accepted", "rejected")

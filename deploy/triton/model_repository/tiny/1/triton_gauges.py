@@ -5,7 +5,7 @@ from batching import Batcher
 from paged_kv import PagedKv
 
 
-class Metrics:
+class Gauges:
     """`nv_trt_llm_*` gauges of one model. Setting one is a message to the server, so only changes are sent."""
 
     def __init__(self, model: str, version: str, slots: int, cache: PagedKv, batcher: Batcher) -> None:

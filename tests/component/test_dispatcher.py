@@ -1,0 +1,472 @@
+"""The dispatcher in process: lanes, leases, logs in memory; workers and gateways over loopback gRPC."""
+
+import asyncio
+from collections import Counter
+
+from millrace.dispatch.v1.dispatch_pb2 import Assign, Finished, Need, WorkerEvent
+from millrace.task.v1.task_pb2 import (
+    CACHE_MARK_COALESCED,
+    OUTCOME_KIND_CANCELLED,
+    OUTCOME_KIND_COMPLETED,
+    OUTCOME_KIND_EXPIRED,
+    OUTCOME_KIND_FAILED,
+    PRIORITY_CLASS_BATCH,
+    PRIORITY_CLASS_CRITICAL,
+)
+from services.tasklog.core.entries import Header
+from services.dispatcher.core.task_table import TaskTable
+from tests.support.dispatch_room import POOL, FakeWorker, Room, answer, eventually, fail
+
+
+async def test_an_accepted_task_runs_once_and_its_offset_is_committed():
+    """A task goes from its record to a worker, ends once, and its offset is committed after the horizon."""
+    async with Room() as room:
+        await room.dispatcher()
+        worker = await room.worker()
+        task = await room.submit()
+        assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_COMPLETED
+        await eventually(lambda: room.committed() == 1)
+        assert [a.task.id for a in worker.ran] == [task.id]
+        assert worker.acknowledged == [task.id]
+        control = await room.control.get(task.id)
+        assert control and control.state == "ended"
+        assert len(room.usage.records) == 1
+
+
+async def test_a_poisoned_task_stops_after_its_attempts_and_blocks_nobody():
+    """A task that fails each time is buried after `max_attempts` with its history; others go on meanwhile."""
+    async with Room(max_attempts=3) as room:
+        await room.dispatcher()
+
+        async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
+            return await (fail() if assign.task.id == "poison" else answer("fine"))(worker, assign)
+
+        workers = [await room.worker(name, slots=1, behave=behave) for name in ("w1", "w2")]
+        poison = await room.submit(room.task("poison"))
+        others = [await room.submit() for _ in range(10)]
+        end = await room.ended(poison)
+        assert end.outcome.kind == OUTCOME_KIND_FAILED
+        assert end.outcome.error_code == "engine_failed"
+        for task in others:
+            assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_COMPLETED
+        ran = [a.task.id for w in workers for a in w.ran]
+        assert ran.count("poison") == 3
+        assert [d.task.id for d in room.lanes.dead] == ["poison"]
+        assert len(room.lanes.dead[0].history) == 3
+        await eventually(lambda: room.committed() == 11)
+
+
+async def test_a_task_that_takes_its_worker_down_twice_is_buried():
+    """Two workers lost in a row while the task had just started: it is not given to a third."""
+    async with Room() as room:
+        await room.dispatcher()
+
+        async def die(worker: FakeWorker, assign: Assign) -> Finished | None:
+            await asyncio.Event().wait()
+            return None
+
+        workers = [await room.worker(name, behave=die) for name in ("w1", "w2", "w3")]
+        task = await room.submit()
+        for _ in range(2):
+            await eventually(lambda: any(w.running for w in workers))
+            await eventually(lambda: table(room).tasks[task.id].started)
+            await next(w for w in workers if w.running).stop()
+            workers = [w for w in workers if not w.running]
+        end = await room.ended(task)
+        assert end.outcome.kind == OUTCOME_KIND_FAILED
+        assert "took its worker down" in end.outcome.error_message
+        assert len(room.lanes.dead) == 1
+
+
+async def test_an_owner_whose_lease_redis_handed_back_takes_a_new_epoch():
+    """A new Redis run id makes the owner give the pool up and take it again under a higher epoch; work goes on."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        hold = asyncio.Event()
+        worker = await room.worker(behave=answer("hello", hold=hold))
+        task = await room.submit()
+        await eventually(lambda: worker.running)
+        before = dispatcher.actor.owner.epoch
+        room.log.restart()
+        await eventually(lambda: dispatcher.owns and dispatcher.actor.owner.epoch > before)
+        await eventually(lambda: worker.highest_epoch > before)
+        (attempt,) = worker.running.values()
+        await worker.say(WorkerEvent(need=Need(task=task.id, attempt=attempt, run_id=room.log.run_id)))
+        await eventually(lambda: len(worker.ran) == 2)
+        assert worker.ran[1].attempt >> 20 == dispatcher.actor.owner.epoch
+        assert worker.ran[1].previous_attempt == attempt
+        hold.set()
+        await room.ended(task)
+
+
+async def test_a_worker_that_saw_a_higher_epoch_makes_the_owner_take_a_higher_one():
+    """An owner whose Redis forgot the highest epoch learns it from a worker's Hello."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        await eventually(lambda: dispatcher.owns)
+        high = dispatcher.actor.owner.epoch + 10**6
+        worker = FakeWorker(room, "w1", 4, answer("hello"))
+        worker._keep_attached = _attach_regardless.__get__(worker)
+        worker.highest_epoch = high
+        worker.start()
+        try:
+            await eventually(lambda: dispatcher.owns and dispatcher.actor.owner.epoch > high)
+            task = await room.submit()
+            await room.ended(task)
+        finally:
+            await worker.stop()
+
+
+async def _attach_regardless(self: FakeWorker) -> None:
+    import grpc.aio
+
+    from services.chassis.grpc_channel import channel
+
+    while True:
+        if owner := self.room.leases.owner(POOL):
+            try:
+                async with channel(owner.address) as ch:
+                    await self._attach(ch)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                pass
+        await asyncio.sleep(0.02)
+
+
+async def test_two_dispatchers_that_both_believe_they_own_a_pool_never_show_one_task_twice_to_the_client():
+    """A zombie owner's attempts carry a lower epoch: the log refuses them once the new owner's attempt began."""
+    async with Room() as room:
+        zombie = await room.dispatcher("d1")
+        hold = asyncio.Event()
+        slow = await room.worker("w1", behave=answer("zombie says this", hold=hold))
+        task = await room.submit()
+        await eventually(lambda: slow.running)
+        old = zombie.actor.owner
+        # The zombie believes in its lease for ever; Redis gives it to another.
+        object.__setattr__(old._own, "held", type(old._own.held)(old.epoch, old._own.held.run_id, float("inf")))
+        await slow.stop()
+        room.leases.owners.clear()
+        fresh = await room.dispatcher("d2")
+        await eventually(lambda: fresh.owns)
+        quick = await room.worker("w2", behave=answer("zombie says this, and goes on"))
+        end = await room.ended(task)
+        assert quick.ran
+        assert quick.ran[0].attempt >> 20 > old.epoch - 1
+        entries = await room.log.read(task.id)
+        headers = [e.attempt for e in entries if isinstance(e, Header)]
+        assert headers == sorted(headers)
+        assert len(room.usage.newest()) == 1
+        assert end.offset == len("zombie says this, and goes on")
+
+
+async def test_a_finished_task_behind_an_unfinished_one_does_not_run_again_after_a_takeover():
+    """The commit's metadata names what is finished above the committed offset, so the next owner skips it."""
+    async with Room() as room:
+        first = await room.dispatcher("d1")
+        hold = asyncio.Event()
+
+        async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
+            text, wait = ("slow", hold) if assign.task.id == "slow" else ("quick", None)
+            return await answer(text, hold=wait)(worker, assign)
+
+        worker = await room.worker(slots=4, behave=behave)
+        slow = await room.submit(room.task("slow"))
+        others = [await room.submit() for _ in range(5)]
+        for task in others:
+            await room.ended(task)
+        await eventually(lambda: room.lanes.commits[slow.priority_class, 0].metadata)
+        await eventually(lambda: len(first.actor.owner.scheduler.table.tasks) == 1)
+        await asyncio.sleep(0.05)
+        assert room.committed() == 0
+        usage = len(room.usage.records)
+        await first.die()
+        second = await room.dispatcher("d2")
+        await eventually(lambda: second.owns and worker.attached.is_set())
+        await eventually(lambda: second.actor.owner.scheduler.table.tasks)
+        assert set(second.actor.owner.scheduler.table.tasks) == {"slow"}
+        hold.set()
+        await room.ended(slow)
+        await eventually(lambda: room.committed() == 6)
+        assert Counter(a.task.id for a in worker.ran).most_common(1)[0][1] == 1
+        assert len(room.usage.records) == usage + 1
+
+
+async def test_a_takeover_adopts_what_workers_run():
+    """A new owner leaves a running task with its worker, under the attempt number that the old owner gave."""
+    async with Room() as room:
+        first = await room.dispatcher("d1")
+        hold = asyncio.Event()
+        worker = await room.worker(behave=answer("hello", hold=hold))
+        other = await room.worker("w2", behave=answer("hello", hold=hold))
+        tasks = [await room.submit() for _ in range(6)]
+        await eventually(lambda: len(worker.running) + len(other.running) == 6)
+        await first.die()
+        second = await room.dispatcher("d2")
+        await eventually(lambda: second.owns and second.actor.owner.scheduler.roster.busy == 6)
+        hold.set()
+        for task in tasks:
+            await room.ended(task)
+        await eventually(lambda: room.committed() == 6)
+        assert len(worker.ran) + len(other.ran) == 6
+
+
+async def test_a_redis_restart_that_forgets_the_last_second_loses_no_finished_task():
+    """Commit horizon: an end that Redis forgot is not committed; the task ends again, and only then is it."""
+    async with Room() as room:
+        await room.dispatcher()
+        worker = await room.worker()
+        task = await room.submit()
+        await room.ended(task)
+        await eventually(lambda: worker.acknowledged)
+        room.log.forget(seconds=5.0)
+        room.control.forget()
+        assert room.committed() == 0
+        await room.ended(task)
+        await eventually(lambda: room.committed() == 1)
+        assert len(worker.ran) == 2
+
+
+async def test_a_worker_that_holds_a_forgotten_text_gets_the_next_attempt():
+    """Need: the next attempt goes to the worker that asks, with its own as the previous one, whatever its credits."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        hold = asyncio.Event()
+        worker = await room.worker(slots=1, behave=answer("hello", hold=hold))
+        task = await room.submit()
+        await eventually(lambda: worker.running)
+        attempt = worker.running[task.id]
+        await worker.say(WorkerEvent(need=Need(task=task.id, attempt=attempt, run_id=room.log.run_id)))
+        await eventually(lambda: len(worker.ran) == 2)
+        assert worker.ran[1].previous_attempt == attempt
+        assert worker.ran[1].attempt == attempt + 1
+        hold.set()
+        await room.ended(task)
+        assert dispatcher.owns
+
+
+async def test_tasks_of_a_lost_worker_go_on_elsewhere():
+    """A worker that is killed is missed after its silence; the next attempt continues its text at another worker."""
+    async with Room() as room:
+        await room.dispatcher()
+        first = await room.worker("w1", behave=answer("hel", hold=asyncio.Event()))
+        task = await room.submit()
+        await eventually(lambda: first.running)
+        await asyncio.sleep(0.05)
+        second = await room.worker("w2", behave=answer("hello"))
+        await first.stop()
+        end = await room.ended(task)
+        assert end.offset == 5
+        assert second.ran[0].attempts == 2
+        assert second.ran[0].previous_attempt == 0
+
+
+async def test_a_task_handed_back_runs_elsewhere_without_counting():
+    """Drain: an attempt that is handed back is no failure, however often."""
+    async with Room(max_attempts=1) as room:
+        await room.dispatcher()
+        times = 0
+
+        async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
+            nonlocal times
+            times += 1
+            if times <= 3:
+                return Finished(task=assign.task.id, attempt=assign.attempt, handed_back=True)
+            return await answer("done")(worker, assign)
+
+        await room.worker(behave=behave)
+        task = await room.submit()
+        assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_COMPLETED
+        assert times == 4
+
+
+async def test_a_waiting_task_whose_deadline_passes_ends_expired_without_any_worker():
+    """Nobody attached: the dispatcher itself ends the task, once, with usage."""
+    async with Room() as room:
+        await room.dispatcher()
+        task = await room.submit(room.task(deadline_s=0.2))
+        end = await room.ended(task)
+        assert end.outcome.kind == OUTCOME_KIND_EXPIRED
+        assert end.outcome.error_code == "expired"
+        await eventually(lambda: room.committed() == 1)
+        assert len(room.usage.records) == 1
+
+
+async def test_a_task_that_cannot_meet_its_deadline_never_reaches_an_engine():
+    """Once the pool knows how long tasks take, one with less time left ends `expired` at its turn."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        worker = await room.worker()
+        await eventually(lambda: dispatcher.owns)
+        for _ in range(30):
+            dispatcher.actor.owner.scheduler.times.learn(room.task().priority_class, 30.0, 5.0)
+        task = await room.submit(room.task(deadline_s=2.0))
+        assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_EXPIRED
+        assert worker.ran == []
+
+
+async def test_a_cancelled_task_that_waits_is_ended_here():
+    """The wish in Redis is the truth; a task that waited is looked at before its turn."""
+    async with Room() as room:
+        await room.dispatcher()
+        task = await room.submit()
+        await room.log.wish_cancel(task.id, 60.0)
+        await asyncio.sleep(0.3)
+        worker = await room.worker()
+        assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_CANCELLED
+        assert worker.ran == []
+
+
+async def test_a_follower_takes_no_slot_and_ends_with_its_leaders_answer():
+    """A coalesced twin's log names its leader; its end has the leader's text and the mark `coalesced`."""
+    async with Room() as room:
+        await room.dispatcher()
+        hold = asyncio.Event()
+        worker = await room.worker(slots=1, behave=answer("shared", hold=hold))
+        leader = await room.submit()
+        twins = [await room.submit(room.task(joined=leader.id)) for _ in range(3)]
+        await eventually(lambda: worker.running)
+        for twin in twins:
+            async with asyncio.timeout(5):
+                while not (entries := await room.log.read(twin.id)):
+                    await asyncio.sleep(0.005)
+            assert [e.follows for e in entries if isinstance(e, Header)] == [leader.id]
+        hold.set()
+        led = await room.ended(leader)
+        for twin in twins:
+            end = await room.ended(twin)
+            assert end.outcome.kind == OUTCOME_KIND_COMPLETED
+            assert end.outcome.cache == CACHE_MARK_COALESCED
+            assert (end.gen, end.offset) == (led.gen, len("shared"))
+        await eventually(lambda: room.committed() == 4)
+        assert len(worker.ran) == 1
+
+
+async def test_when_a_leader_ends_without_an_answer_one_follower_leads():
+    """The first twin runs, the others follow it, and all of them end with its answer."""
+    async with Room(max_attempts=1) as room:
+        await room.dispatcher()
+        hold = asyncio.Event()
+
+        async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
+            if assign.task.id == "leader":
+                await hold.wait()
+                return Finished(task="leader", attempt=assign.attempt, failure="no")
+            return await answer("shared")(worker, assign)
+
+        worker = await room.worker(behave=behave)
+        leader = await room.submit(room.task("leader"))
+        twins = [await room.submit(room.task(joined="leader")) for _ in range(3)]
+        await eventually(lambda: len(table(room).followers.of("leader")) == 3)
+        hold.set()
+        assert (await room.ended(leader)).outcome.kind == OUTCOME_KIND_FAILED
+        for twin in twins:
+            assert (await room.ended(twin)).outcome.kind == OUTCOME_KIND_COMPLETED
+        assert [a.task.id for a in worker.ran] == ["leader", twins[0].id]
+
+
+async def test_followers_keep_following_over_a_takeover():
+    """A new owner finds leader and followers again: the leader stays where it runs, the followers end with its answer."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        hold = asyncio.Event()
+        worker = await room.worker(slots=1, behave=answer("shared", hold=hold))
+        leader = await room.submit()
+        twins = [await room.submit(room.task(joined=leader.id)) for _ in range(3)]
+        await eventually(lambda: worker.running and len(table(room).followers.of(leader.id)) == 3)
+        before = dispatcher.actor.owner.epoch
+        room.leases.owners.clear()
+        await eventually(lambda: dispatcher.owns and dispatcher.actor.owner.epoch > before)
+        hold.set()
+        for twin in twins:
+            assert (await room.ended(twin)).outcome.cache == CACHE_MARK_COALESCED
+        await eventually(lambda: room.committed() == 4)
+        assert len(worker.ran) == 1
+
+
+async def test_followers_of_a_leader_that_ended_during_a_takeover_get_its_answer():
+    """The leader ends while nobody owns the pool: the next owner finds its end in its log."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        hold = asyncio.Event()
+        worker = await room.worker(slots=1, behave=answer("shared", hold=hold))
+        leader = await room.submit()
+        twins = [await room.submit(room.task(joined=leader.id)) for _ in range(3)]
+        await eventually(lambda: worker.running and len(table(room).followers.of(leader.id)) == 3)
+        before = dispatcher.actor.owner.epoch
+        room.leases.owners.clear()
+        hold.set()
+        await room.ended(leader)
+        await eventually(lambda: dispatcher.owns and dispatcher.actor.owner.epoch > before)
+        for twin in twins:
+            assert (await room.ended(twin)).outcome.cache == CACHE_MARK_COALESCED
+        await eventually(lambda: room.committed() == 4)
+
+
+async def test_a_follower_of_a_leader_nobody_knows_leads_itself():
+    """The leader's record never comes and its claim is gone: the follower runs."""
+    async with Room() as room:
+        await room.dispatcher()
+        await room.worker()
+        twin = await room.submit(room.task(joined="nobody"))
+        assert (await room.ended(twin)).outcome.kind == OUTCOME_KIND_COMPLETED
+
+
+async def test_a_repeated_record_runs_once():
+    """A produce that was retried left two records: both offsets are finished by one run."""
+    async with Room() as room:
+        await room.dispatcher()
+        worker = await room.worker()
+        task = await room.submit()
+        room.lanes.append(task)
+        await room.ended(task)
+        await eventually(lambda: room.committed() == 2)
+        room.lanes.append(task)
+        await eventually(lambda: room.committed() == 3)
+        assert len(worker.ran) == 1
+        assert len(room.usage.newest()) == 1
+
+
+async def test_critical_work_goes_first():
+    """Whatever waited longer, a critical task has the next free slot."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        await eventually(lambda: dispatcher.owns)
+        for _ in range(5):
+            await room.submit(room.task(priority_class=PRIORITY_CLASS_BATCH))
+        urgent = await room.submit(room.task(priority_class=PRIORITY_CLASS_CRITICAL))
+        await eventually(lambda: len(table(room).queue) == 6)
+        worker = await room.worker(slots=1)
+        await room.ended(urgent)
+        assert worker.ran[0].task.id == urgent.id
+
+
+async def test_four_tenants_one_at_twenty_times_the_load_get_equal_shares():
+    """Jain's index over tokens served, while all of them wait, is at least 0.98."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        await eventually(lambda: dispatcher.owns)
+        served: Counter[str] = Counter()
+        enough = asyncio.Event()
+
+        async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
+            finished = await answer("x", tokens=assign.task.estimated_output_tokens)(worker, assign)
+            served[assign.task.tenant] += 10 + 2 * assign.task.estimated_output_tokens
+            if sum(served.values()) > 60 * 4 * 30:
+                enough.set()
+                await asyncio.Event().wait()
+            return finished
+
+        for number in range(100):
+            for tenant in ("bert", "cora", "dora", *["anna"] * 20):
+                await room.submit(room.task(tenant=tenant, tokens=5 + number % 11))
+            await asyncio.sleep(0)
+        await eventually(lambda: len(table(room).queue) == 2300)
+        await room.worker(slots=8, behave=behave)
+        await enough.wait()
+        shares = list(served.values())
+        jain = sum(shares) ** 2 / (len(shares) * sum(s * s for s in shares))
+        assert jain >= 0.98, served
+
+
+def table(room: Room) -> TaskTable:
+    """The tasks as the present owner sees them; an empty table between two owners."""
+    return next((d.actor.owner.scheduler.table for d in room.dispatchers if d.owns), TaskTable(0, 0.0, 1, 0.0))

@@ -1,0 +1,230 @@
+"""Each row of the errors table, on each transport of the real stack."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+import msgspec
+import pytest
+import yaml
+
+from millrace.inference.v1.inference_pb2 import GetRequest, WatchRequest
+from millrace.inference.v1.inference_pb2_grpc import InferenceStub
+from services.chassis.errors import ERRORS, ErrorCode
+from services.cli.stack.handle import Stack
+from services.cli.stack.home import write_private
+from tests.support.doors import DOORS, Doors, Told, said, told_by
+
+NARROW, STRICT, FORGETFUL = "mr_narrow", "mr_strict", "mr_forgetful"
+LONG = "[[sim tokens=10000 rate=5]]"
+
+
+def manifest(kind: str, name: str, **body: Any) -> dict[str, Any]:
+    return {"apiVersion": "millrace.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, **body}
+
+
+def tenant(name: str, key: str, **spec: Any) -> list[dict[str, Any]]:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"key": key}}
+    keys = [{"name": name, "secretRef": {"name": name}}]
+    return [secret, manifest("Tenant", name, spec={"keys": keys} | spec)]
+
+
+@pytest.fixture(scope="module")
+def crowded(stack: Stack) -> Stack:
+    """The stack with three tenants more: one model only, one request a minute, answers kept for a second."""
+    once = {"rate": 1, "periodSeconds": 60, "burst": 1}
+    documents = [
+        *tenant("narrow", NARROW, models=["tiny"]),
+        *tenant("strict", STRICT, limitPolicy="strict"),
+        manifest("LimitPolicy", "strict", spec={"perKey": {"requests": once}}),
+        *tenant("forgetful", FORGETFUL, retentionSeconds=1),
+    ]
+    write_private(stack.home.manifests / "tenants.yaml", yaml.safe_dump_all(documents).encode())
+    deadline = time.monotonic() + 20
+    for gateway in stack.gateways:
+        while httpx.get(f"http://{gateway.http}/v1/models", headers={"Authorization": f"Bearer {FORGETFUL}"}).is_error:
+            assert time.monotonic() < deadline, "the new tenants are not known"
+            time.sleep(0.05)
+    return stack
+
+
+@pytest.fixture
+def doors(crowded: Stack) -> Doors:
+    return Doors(crowded.gateways[0], crowded.key)
+
+
+def by_the_table(door: str, told: Told, code: ErrorCode) -> None:
+    """The code, and the status that this transport has for it."""
+    assert told.code == code, (door, told)
+    if door.startswith("grpc") and told.status is not None:
+        assert told.status is ERRORS[code].grpc
+    elif door != "ws" and not (door == "chat stream" and told.status == 200):
+        assert told.status in {ERRORS[code].http, None}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("key", "fields", "code"),
+    [
+        (NARROW, {"model": "sim"}, ErrorCode.FORBIDDEN),
+        (NARROW, {"model": "tiny", "class": "critical"}, ErrorCode.FORBIDDEN),
+        ("", {"temperature": 5}, ErrorCode.INVALID_REQUEST),
+        ("", {"model": "none"}, ErrorCode.UNKNOWN_MODEL),
+        ("", {"input": f"[[sim prefill=5]] {time.time()}", "deadline_s": 0.3}, ErrorCode.EXPIRED),
+        ("", {"input": "[[sim fault=fatal@0]]"}, ErrorCode.ENGINE_FAILED),
+    ],
+    ids=lambda value: str(value) if isinstance(value, ErrorCode) else None,
+)
+async def test_a_refusal_or_an_end_has_its_row(
+    crowded: Stack, door: str, key: str, fields: dict[str, Any], code: ErrorCode
+) -> None:
+    """`forbidden`, `invalid_request`, `unknown_model` before, `expired`, `engine_failed` after the acknowledgment."""
+    doors = Doors(crowded.gateways[0], key or crowded.key)
+    told = await doors.ask(door, **fields)
+    if not told.code:  # accepted: the end says it
+        told = Told(await end_of(doors, told.task))
+    by_the_table(door, told, code)
+
+
+async def end_of(doors: Doors, task: str) -> str:
+    """The error code of a task's end, on a WebSocket."""
+    async with doors.socket() as socket:
+        await socket.send(msgspec.json.encode({"t": "resume", "task": task}).decode())
+        error = (await said(socket, "done"))["error"]
+    return str(error["code"]) if error else ""
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_unauthenticated(crowded: Stack, door: str) -> None:
+    """401, UNAUTHENTICATED, close 4401."""
+    told = await Doors(crowded.gateways[0], "mr_wrong").ask(door)
+    if door == "ws":
+        assert told.status == 4401
+    else:
+        by_the_table(door, told, ErrorCode.UNAUTHENTICATED)
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_idempotency_conflict(doors: Doors, door: str) -> None:
+    """The same key with another body, whatever door the first came through."""
+    key = f"conflict-{door}-{time.time()}"
+    assert not (await doors.ask("tasks", key=key, input="one")).code
+    by_the_table(door, await doors.ask(door, key=key, input="two"), ErrorCode.IDEMPOTENCY_CONFLICT)
+
+
+async def test_too_large(doors: Doors) -> None:
+    """413 for a body, INVALID_ARGUMENT for a call, close 1009 for a frame."""
+    large = "x" * 950_000
+    for door in DOORS:
+        told = await doors.ask(door, input=large)
+        if door == "ws":
+            assert told.status == 1009
+        else:
+            by_the_table(door, told, ErrorCode.TOO_LARGE)
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_limited(crowded: Stack, door: str) -> None:
+    """One request a minute: the second is limited and told when to come back, the same on each transport."""
+    doors = Doors(crowded.gateways[0], STRICT)
+    await doors.ask("tasks")
+    told = await doors.ask(door)
+    by_the_table(door, told, ErrorCode.LIMITED)
+    assert door.startswith("grpc") or 0 < (told.retry_after_s or 0) <= 66
+
+
+async def test_unknown_task_and_gone(crowded: Stack) -> None:
+    """A task that never was is unknown; one whose retention is over is gone."""
+    doors = Doors(crowded.gateways[0], FORGETFUL)
+    told = await doors.ask("tasks", input="[[sim tokens=2]]")
+    for task, code in (("a" * 26, ErrorCode.UNKNOWN_TASK), (told.task, ErrorCode.GONE)):
+        await until_gone(doors, task)
+        async with httpx.AsyncClient(base_url=doors.http, headers=doors.auth) as client:
+            for path in (f"/v1/tasks/{task}", f"/v1/tasks/{task}/stream"):
+                response = await client.get(path)
+                assert (response.status_code, response.json()["error"]["code"]) == (ERRORS[code].http, code)
+        async with grpc.aio.insecure_channel(doors.gateway.grpc) as channel:
+            stub = InferenceStub(channel)
+            for call in (
+                stub.Get(GetRequest(task=task), metadata=doors.metadata),
+                stub.Watch(WatchRequest(task=task), metadata=doors.metadata).read(),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as error:
+                    await call
+                assert told_by(error.value) == Told(code, grpc.StatusCode.NOT_FOUND)
+        async with doors.socket() as socket:
+            await socket.send(msgspec.json.encode({"t": "resume", "task": task}).decode())
+            assert (await said(socket, "gone"))["code"] == ("expired" if code is ErrorCode.GONE else "unknown")
+
+
+async def until_gone(doors: Doors, task: str) -> None:
+    """Wait until the task has ended and its answer is not kept any more."""
+    async with asyncio.timeout(30), httpx.AsyncClient(base_url=doors.http, headers=doors.auth) as client:
+        while (await client.get(f"/v1/tasks/{task}")).status_code == 200:
+            await asyncio.sleep(0.1)
+
+
+async def test_cancelled(doors: Doors) -> None:
+    """499, CANCELLED, `done`: a task that somebody cancels ends so for every reader."""
+    asking = {
+        door: asyncio.create_task(doors.ask(door, input=f"{LONG} {door}", key=f"{door}-{time.time()}"))
+        for door in ("chat", "chat stream", "grpc generate")
+    }
+    async with doors.socket() as socket:
+        submit = {"t": "submit", "model": "sim", "input": LONG, "max_tokens": 10_000}
+        await socket.send(msgspec.json.encode(submit).decode())
+        task = (await said(socket, "ack"))["task"]
+        async with httpx.AsyncClient(base_url=doors.http, headers=doors.auth) as client:
+            assert (await client.delete(f"/v1/tasks/{task}")).status_code == 202
+        done = await said(socket, "done")
+        assert (done["outcome"], done["error"]["code"]) == ("cancelled", "cancelled")
+    for asked in asking.values():
+        asked.cancel()
+    await asyncio.gather(*asking.values(), return_exceptions=True)
+
+
+@pytest.fixture
+async def without(crowded: Stack) -> AsyncIterator[Any]:
+    """Stop a component where it stands; it goes on after the test."""
+    stopped: list[str] = []
+
+    def stop(name: str) -> None:
+        stopped.append(name)
+        crowded.pause(name)
+
+    yield stop
+    for name in stopped:
+        crowded.resume(name)
+    crowded.wait_ready()
+
+
+async def test_unavailable(doors: Doors, without: Any) -> None:
+    """A dependency that does not answer: `unavailable` within the deadline, retryable, and the key finds out later."""
+    without("router")
+    for door in DOORS:
+        began = time.monotonic()
+        told = await doors.ask(door, deadline_s=0.5)
+        assert time.monotonic() - began < 3
+        by_the_table(door, told, ErrorCode.UNAVAILABLE)
+
+
+async def test_shed(doors: Doors, without: Any) -> None:
+    """More waits than the pool can do in time: work below critical is shed with a time to come back, critical work is not."""
+    without("worker-sim-1")
+    waiting: list[str] = []
+    async with asyncio.timeout(30):  # until the dispatcher gave the worker up and the queue is long enough
+        while not (told := await doors.ask("tasks", input=LONG, max_tokens=10_000, deadline_s=60)).code:
+            waiting.append(told.task)
+            await asyncio.sleep(0.1)
+    for door in DOORS:
+        told = await doors.ask(door, max_tokens=10_000, deadline_s=60)
+        by_the_table(door, told, ErrorCode.SHED)
+    critical = await doors.ask("tasks", **{"class": "critical", "deadline_s": 60})
+    assert not critical.code
+    async with httpx.AsyncClient(base_url=doors.http, headers=doors.auth) as client:
+        for task in (*waiting, critical.task):
+            await client.delete(f"/v1/tasks/{task}")
