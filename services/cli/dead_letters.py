@@ -122,6 +122,9 @@ async def accept(routers: list[str], task: Task) -> str:
 
     payload = AcceptRequest(task=task).SerializeToString()
     async with BatchedClient(routers, lambda channel: RouterStub(channel).Accept) as client:  # type: ignore[no-untyped-call]
+        patience = time.monotonic() + TIMEOUT_S
+        while not client.ready and time.monotonic() < patience:
+            await asyncio.sleep(0.02)
         try:
             reply = AcceptReply.FromString(await client.call(payload, time.time() + TIMEOUT_S))
         except ProblemError as refused:

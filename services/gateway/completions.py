@@ -43,9 +43,9 @@ class ChatCompletions:
         mailbox = Mailbox(self._readers)
         accepted = await self._submitting.submit(caller, submission, mailbox, traceparent(request))
         if not isinstance(accepted, Accepted):
-            return problem_response(accepted.problem, accepted.headers)
+            return problem_response(accepted.problem, accepted.limits.headers)
         assert accepted.reader is not None
-        headers = {"x-millrace-task": accepted.task, **dict(accepted.headers)}
+        headers = {"x-millrace-task": accepted.task, **accepted.limits.headers}
         answer = openai.Completions(accepted.task, asked.model, int(time.time()))
         try:
             self._submitting.begin(accepted)
@@ -70,7 +70,7 @@ class ChatCompletions:
                 case Done(_, _, outcome):
                     problem = openai.problem_of(outcome)
                     if problem is not None:
-                        return problem_response(problem, tuple(headers.items()))
+                        return problem_response(problem, headers)
                     body = answer.whole("".join(texts), outcome)
                     return web.Response(body=body, headers=headers, content_type="application/json")
 

@@ -3,8 +3,9 @@
 import asyncio
 import functools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -112,7 +113,7 @@ class HttpApi:
         fields.key = fields.key or key
         result = await self._submitting.submit(caller, unwrap(check(fields)), None, traceparent(request))
         if not isinstance(result, Accepted):
-            return problem_response(result.problem, result.headers)
+            return problem_response(result.problem, result.limits.headers)
         state = TaskState(
             task=result.task,
             state=result.state,
@@ -122,7 +123,7 @@ class HttpApi:
             eta_s=result.place.eta_s,
             cache=result.cache,
         )
-        headers = {"Location": f"/v1/tasks/{result.task}", "x-millrace-task": result.task, **dict(result.headers)}
+        headers = {"Location": f"/v1/tasks/{result.task}", "x-millrace-task": result.task, **result.limits.headers}
         return json_response(state, status=202, headers=headers)
 
     async def get(self, request: web.Request) -> web.Response:
@@ -240,7 +241,7 @@ def json_response(value: Any, *, status: int = 200, headers: dict[str, str] | No
     return web.Response(body=m.encode(value), status=status, headers=headers, content_type="application/json")
 
 
-def problem_response(problem: Problem, headers: tuple[tuple[str, str], ...] = ()) -> web.Response:
+def problem_response(problem: Problem, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
     """A refusal, with what clients need to act on it in headers."""
     answer = dict(headers)
     if problem.retry_after_s is not None:

@@ -19,18 +19,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Admitted:
-    """The request may go on; `headers` say what is left of the limits."""
+class Limits:
+    """What was asked of the limiter and what it said; None where the caller has no limits."""
 
-    headers: tuple[tuple[str, str], ...] = ()
+    asked: CheckRequest | None = None
+    said: CheckReply | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What is left of the limits, for transports that have headers."""
+        return limit_headers(self.asked, self.said) if self.asked and self.said else {}
 
 
 @dataclass(frozen=True, slots=True)
 class Limited:
-    """It may not."""
+    """The request may not go on."""
 
     problem: Problem
-    headers: tuple[tuple[str, str], ...]
+    limits: Limits
 
 
 class Limiting:
@@ -43,24 +49,22 @@ class Limiting:
         self._local = LocalLimiter()
         self._away = False
 
-    async def admit(self, caller: Caller, tokens: int) -> Admitted | Limited:
+    async def admit(self, caller: Caller, tokens: int) -> Limits | Limited:
         """Take one request and `tokens` from the caller's limits, from all or none."""
         request = request_for(caller.tenant_record, caller.api_key, tokens)
         if not request.buckets:
-            return Admitted()
+            return Limits()
         reply = await self._ask(request)
-        headers = limit_headers(request, reply)
+        limits = Limits(request, reply)
         if reply.allowed:
-            return Admitted(headers)
+            return limits
         title = limit_title(reply.refused_by)
         if not reply.HasField("retry_after"):
-            return Limited(
-                Problem(ErrorCode.LIMITED, f"the request costs more than the limit {title} ever admits at once"),
-                headers,
-            )
+            never = f"the request costs more than the limit {title} ever admits at once"
+            return Limited(Problem(ErrorCode.LIMITED, never), limits)
         wait = reply.retry_after.seconds + reply.retry_after.nanos / 1e9
         wait *= 1 + random.random() / 10  # noqa: S311 - so that those refused together do not come back together
-        return Limited(Problem(ErrorCode.LIMITED, f"over the limit {title}", retry_after_s=round(wait, 3)), headers)
+        return Limited(Problem(ErrorCode.LIMITED, f"over the limit {title}", retry_after_s=round(wait, 3)), limits)
 
     async def _ask(self, request: CheckRequest) -> CheckReply:
         at = now()

@@ -188,7 +188,7 @@ class Session:
 
     async def _submit(self, submission: Submission) -> None:
         try:
-            result = await self._context.submitting.submit(self._caller, submission, self)
+            result = await self._context.submitting.accept(self._caller, submission, self)
         finally:
             self._in_flight -= 1
         if not isinstance(result, Accepted):

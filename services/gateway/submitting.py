@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from millrace.cache.v1.cache_pb2 import LookupReply, LookupRequest, Scope, StoreRequest
+from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptRequest
 from millrace.task.v1.task_pb2 import CacheMode, CacheTicket, Sampling, Task
 from services.chassis import metrics
@@ -21,13 +22,13 @@ from services.gateway.core.messages import code_named
 from services.gateway.core.submission import Submission, body_hash
 from services.gateway.core.task_id import task_id
 from services.gateway.departures import Departures
-from services.gateway.limiting import Limited, Limiting
+from services.gateway.limiting import Limited, Limiting, Limits
 from services.gateway.ports import Accept, Lookup, Signals, Store
 from services.gateway.readers import Reader, Readers, Sink
 
 log = logging.getLogger(__name__)
 
-_NO_HEADERS: tuple[tuple[str, str], ...] = ()
+_UNLIMITED = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Accepted:
     reader: Reader | None
     repeated: bool
     leader: str
-    headers: tuple[tuple[str, str], ...]
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Refused:
     """It is not; after `unavailable` nobody knows, and the same key finds out."""
 
     problem: Problem
-    headers: tuple[tuple[str, str], ...] = _NO_HEADERS
+    limits: Limits = _UNLIMITED
 
 
 class Submitting:
@@ -85,15 +86,65 @@ class Submitting:
         self._accept_s = accept_s
         self._work: set[asyncio.Task[object]] = set()
 
+    async def accept(
+        self, caller: Caller, submission: Submission, sink: Sink | None, traceparent: str = ""
+    ) -> Accepted | Refused:
+        """Accept, or say why not. With a sink a reader waits before the task exists, so that no frame is lost."""
+        at, began = now(), monotonic()
+        directory = self._directory()
+        max_tokens = directory.admit(caller, submission)
+        if isinstance(max_tokens, Problem):
+            return _refused(max_tokens)
+        prompt = prompt_tokens(submission.content_bytes)
+        limits = await self._limiting.admit(caller, prompt + max_tokens)
+        if isinstance(limits, Limited):
+            return _refused(limits.problem, limits.limits)
+        key = submission.key or secrets.token_hex(16)
+        task = _task(caller, submission, secret=self._secret, key=key, max_tokens=max_tokens, prompt=prompt, at=at)
+        task.traceparent = traceparent
+        request = AcceptRequest(task=task)
+        mark, found = await self._ask_cache(directory, caller, submission, request)
+        if submission.cache_mode == CacheMode.CACHE_MODE_ONLY and not mark:
+            await self._give_up_lead(found)
+            return _refused(Problem(ErrorCode.UNAVAILABLE, "the answer is not in the cache", "cache"), limits)
+        reader = None
+        if sink is not None:
+            reader = self._readers.open(task.id, sink, held=True)
+            reader.submitted_at = began
+            request.task.route.CopyFrom(self._readers.route(reader.feed))
+        result = await self._commit(request, at + min(self._accept_s, submission.deadline_s))
+        if isinstance(result, Problem):
+            if reader is not None:
+                self._readers.close(reader)
+            if result.code is not ErrorCode.UNAVAILABLE:  # then nothing was produced, and this task leads nobody
+                await self._give_up_lead(found)
+            return _refused(result, limits)
+        pool, repeated = result.pool, result.repeated
+        metrics.gateway_ack_seconds.observe(monotonic() - began)
+        self._departures.remember(task.id, pool, submission.on_disconnect, at + submission.deadline_s)
+        cached = mark == "exact" and not repeated
+        signal = self._signals.signals.get(pool)
+        return Accepted(
+            key=key,
+            task=task.id,
+            pool=pool,
+            state="completed" if cached else "queued",
+            place=Place() if cached or repeated else place_of(signal, self._signals.age_s(pool)),
+            cache=None if repeated else mark,
+            reader=reader,
+            repeated=repeated,
+            leader="" if repeated else result.joined,
+            limits=limits,
+        )
+
     async def submit(
         self, caller: Caller, submission: Submission, sink: Sink | None, traceparent: str = ""
     ) -> Accepted | Refused:
-        """Accept, or say why not. With a sink a reader waits before the task exists, so that no frame is lost.
+        """As `accept`, for a caller that may be cancelled because its client left.
 
-        A caller that is cancelled meanwhile (its client left) loses nothing: the submission goes on, then the task's
-        disconnect policy decides.
+        The submission goes on without it, then the task's disconnect policy decides.
         """
-        work = asyncio.create_task(self._submit(caller, submission, sink, traceparent))
+        work = asyncio.create_task(self.accept(caller, submission, sink, traceparent))
         self._work.add(work)
         work.add_done_callback(self._work.discard)
         try:
@@ -115,56 +166,6 @@ class Submitting:
             self._readers.follow(reader, accepted.leader)
         elif accepted.cache:
             self._readers.read(reader)
-
-    async def _submit(
-        self, caller: Caller, submission: Submission, sink: Sink | None, traceparent: str
-    ) -> Accepted | Refused:
-        at, began = now(), monotonic()
-        directory = self._directory()
-        max_tokens = directory.admit(caller, submission)
-        if isinstance(max_tokens, Problem):
-            return _refused(max_tokens)
-        prompt = prompt_tokens(submission.content_bytes)
-        admitted = await self._limiting.admit(caller, prompt + max_tokens)
-        if isinstance(admitted, Limited):
-            return _refused(admitted.problem, admitted.headers)
-        key = submission.key or secrets.token_hex(16)
-        task = _task(caller, submission, secret=self._secret, key=key, max_tokens=max_tokens, prompt=prompt, at=at)
-        task.traceparent = traceparent
-        request = AcceptRequest(task=task)
-        mark, found = await self._ask_cache(directory, caller, submission, request)
-        if submission.cache_mode == CacheMode.CACHE_MODE_ONLY and not mark:
-            await self._give_up_lead(found)
-            return _refused(Problem(ErrorCode.UNAVAILABLE, "the answer is not in the cache", "cache"), admitted.headers)
-        reader = None
-        if sink is not None:
-            reader = self._readers.open(task.id, sink, held=True)
-            reader.submitted_at = began
-            request.task.route.CopyFrom(self._readers.route(reader.feed))
-        result = await self._commit(request, at + min(self._accept_s, submission.deadline_s))
-        if isinstance(result, Problem):
-            if reader is not None:
-                self._readers.close(reader)
-            if result.code is not ErrorCode.UNAVAILABLE:  # then nothing was produced, and this task leads nobody
-                await self._give_up_lead(found)
-            return _refused(result, admitted.headers)
-        pool, repeated = result
-        metrics.gateway_ack_seconds.observe(monotonic() - began)
-        self._departures.remember(task.id, pool, submission.on_disconnect, at + submission.deadline_s)
-        cached = mark == "exact" and not repeated
-        signal = self._signals.signals.get(pool)
-        return Accepted(
-            key=key,
-            task=task.id,
-            pool=pool,
-            state="completed" if cached else "queued",
-            place=Place() if cached or repeated else place_of(signal, self._signals.age_s(pool)),
-            cache=None if repeated else mark,
-            reader=reader,
-            repeated=repeated,
-            leader="" if repeated else request.task.joined,
-            headers=admitted.headers,
-        )
 
     async def _ask_cache(
         self, directory: Directory, caller: Caller, submission: Submission, request: AcceptRequest
@@ -209,8 +210,8 @@ class Submitting:
         except ProblemError as away:
             log.debug("cache: %s; the lead ends by itself", away)
 
-    async def _commit(self, request: AcceptRequest, deadline: float) -> tuple[str, bool] | Problem:
-        """(pool, repeated) once the task is committed."""
+    async def _commit(self, request: AcceptRequest, deadline: float) -> router_pb2.Accepted | Problem:
+        """What the router says once the task is committed."""
         if deadline <= now():
             return Problem(ErrorCode.EXPIRED, "the deadline passed before the task was admitted")
         try:
@@ -224,7 +225,7 @@ class Submitting:
                 retry_after_s=1.0,
             )
         if reply.HasField("accepted"):
-            return reply.accepted.pool, reply.accepted.repeated
+            return reply.accepted
         rejected = reply.rejected
         wait = rejected.retry_after.ToTimedelta().total_seconds() if rejected.HasField("retry_after") else None
         return Problem(code_named(rejected.code), rejected.message, retry_after_s=wait)
@@ -239,9 +240,9 @@ class Submitting:
             self._departures.left(result.task)
 
 
-def _refused(problem: Problem, headers: tuple[tuple[str, str], ...] = _NO_HEADERS) -> Refused:
+def _refused(problem: Problem, limits: Limits = _UNLIMITED) -> Refused:
     metrics.gateway_refusals.labels(problem.code.value).inc()
-    return Refused(problem, headers)
+    return Refused(problem, limits)
 
 
 def _task(

@@ -102,7 +102,8 @@ class Attach:
             try:
                 done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
                 for side in done:
-                    side.result()
+                    if not side.cancelled():  # as grpc says it when the other end cancels the call
+                        side.result()
             finally:
                 self._outbox = None
                 party.detached()
@@ -129,14 +130,14 @@ class Attach:
                 await stream.write(WorkerMessage(events=events))
 
     async def _follow(self, owner: Owner) -> None:
-        """Return once the lease names another owner."""
+        """Return once the lease names another owner than the one that speaks on the stream."""
         while True:
             await asyncio.sleep(FOLLOW_S)
             try:
                 found = await self._find()
             except RedisAwayError:
                 continue
-            if found and found != owner:
+            if found and (found.address != owner.address or found.epoch > max(owner.epoch, self.epoch)):
                 log.info("the pool has a new owner at %s, epoch %d", found.address, found.epoch)
                 return
 

@@ -61,7 +61,7 @@ class Flusher:
             runs, self._dirty = self._dirty, []
             for run in runs:
                 run.dirty = False
-            await self._flush([run for run in runs if run.open])
+            await self._flush(runs)
 
     async def _flush(self, runs: Sequence[TaskRun]) -> None:
         by_redis_run: dict[str, list[TaskRun]] = {}
@@ -72,7 +72,8 @@ class Flusher:
                 await self._append(redis_run, group)
             except RunChangedError:
                 for run in group:
-                    run.settle(Settled.LOST)
+                    if run.answer.run_id == redis_run:
+                        run.settle(Settled.LOST)
             except RedisAwayError:
                 # The text gathers in memory, bounded by each task's max_tokens; writing an entry twice is safe.
                 asyncio.get_running_loop().call_later(AWAY_RETRY_S, self._again, group)
@@ -97,6 +98,8 @@ class Flusher:
         pieces: list[Piece] = []
         for run in runs:
             answer = run.answer
+            if not run.open or answer.run_id != redis_run:
+                continue  # it lost its log, or was granted another attempt, while others were written
             if delta := answer.delta():
                 pieces.append((run, delta))
             if answer.outcome is not None:

@@ -89,8 +89,7 @@ class Doors:
                     return Told("", task=answer["task"])
                 return Told(answer["code"], None, answer.get("retry_after_s"))
         except ConnectionClosedError as closed:
-            assert closed.rcvd is not None
-            return Told(closed.rcvd.reason, closed.rcvd.code)
+            return Told(closed.rcvd.reason, closed.rcvd.code) if closed.rcvd else Told("broken")
 
     async def _ask_http(self, path: str, body: dict[str, Any], key: str = "") -> Told:
         headers = self.auth | ({"Idempotency-Key": key} if key else {})

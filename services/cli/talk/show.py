@@ -67,13 +67,13 @@ class Show:
                 about(self._account(event))
 
     def _account(self, done: Done) -> str:
-        """`completed: 118 tokens, first after 85 ms, 51.2 tokens/s, 2 attempts`, as this terminal saw it."""
+        """`completed: 118 tokens, first after 85 ms, 51.2 tokens/s, 2 attempts`."""
         parts = [f"{done.usage.completion_tokens} tokens"]
         if self._first:
             parts.append(f"first after {(self._first - self._started) * 1000:.0f} ms")
-            seconds = time.monotonic() - self._first
-            if seconds > 0 and done.usage.completion_tokens > 1:
-                parts.append(f"{(done.usage.completion_tokens - 1) / seconds:.1f} tokens/s")
+        seconds = done.timings.total_s - done.timings.ttft_s  # the gateway's: few frames may carry many tokens
+        if seconds > 0 and done.usage.completion_tokens > 1:
+            parts.append(f"{(done.usage.completion_tokens - 1) / seconds:.1f} tokens/s")
         if done.cache:
             parts.append(f"cache {done.cache}")
         if done.timings.attempts > 1:

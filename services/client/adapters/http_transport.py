@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -47,7 +47,7 @@ class HttpTransport:
             async with self._client.stream("GET", f"{address}/v1/tasks/{task}/stream", headers=headers) as response:
                 if response.is_error:
                     raise _refusal(response, await response.aread())
-                async with contextlib.aclosing(response.aiter_lines()) as lines:
+                async with contextlib.aclosing(cast(AsyncGenerator[str, None], response.aiter_lines())) as lines:
                     async for line in lines:
                         event = event_of(line[5:]) if line.startswith("data:") else None
                         if event is not None:

@@ -17,7 +17,7 @@ def limit_title(bucket: str) -> str:
     return f"{owner}-{bucket.rpartition(':')[2]}"
 
 
-def limit_headers(request: CheckRequest, reply: CheckReply) -> tuple[tuple[str, str], ...]:
+def limit_headers(request: CheckRequest, reply: CheckReply) -> dict[str, str]:
     """`RateLimit-Policy` (q = burst, w = seconds in which that much is gained) and `RateLimit` (r = left, t = seconds to full)."""
     policies = [
         f'"{limit_title(b.name)}";q={b.burst:.0f};w={math.ceil(_seconds(b.period) * b.burst / b.rate)}'
@@ -26,7 +26,7 @@ def limit_headers(request: CheckRequest, reply: CheckReply) -> tuple[tuple[str, 
     states = [
         f'"{limit_title(s.name)}";r={math.floor(s.remaining)};t={math.ceil(_seconds(s.reset))}' for s in reply.states
     ]
-    return (("RateLimit-Policy", ", ".join(policies)), ("RateLimit", ", ".join(states)))
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
 
 
 def _seconds(duration: Duration) -> float:

@@ -71,8 +71,9 @@ export class Card {
     const about = usage ? "" : "≈ ";
     parts.ttft.textContent = data.ttftMs === undefined ? "–" : duration(data.ttftMs);
     parts.tokens.textContent = tokens ? `${about}${Math.round(tokens)}` : "–";
-    const seconds = ((data.lastAt ?? 0) - (data.firstAt ?? 0)) / 1000;
-    parts.rate.textContent = tokens > 1 && seconds > 0.05 ? `${about}${((tokens - 1) / seconds).toFixed(1)}` : "–";
+    const timings = data.done?.timings; // the gateway's own once they are known: few frames may carry many tokens
+    const seconds = timings ? timings.total_s - timings.ttft_s : ((data.lastAt ?? 0) - (data.firstAt ?? 0)) / 1000;
+    parts.rate.textContent = tokens > 1 && seconds > 0.02 ? `${about}${((tokens - 1) / seconds).toFixed(1)}` : "–";
   }
 }
 
