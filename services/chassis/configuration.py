@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import redis.asyncio
-from redis.exceptions import RedisError
+import hiredis
 
-from services.chassis.backoff import backoff
 from services.chassis.clock import monotonic
+from services.chassis.resp import RedisAwayError, Resp
 
 log = logging.getLogger(__name__)
 
@@ -27,27 +27,31 @@ class ConfigurationWatch(Generic[M]):
     """
 
     def __init__(self, url: str, parse: Callable[[bytes], M], *, recheck_s: float = 5.0) -> None:
-        self._redis = redis.asyncio.Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0)
+        self._redis = Resp(url)
+        self._pushes = Resp(url, channel=SNAPSHOT_CHANNEL)
+        self._pushes.on_message.append(lambda _: self._due.set())
+        self._redis.on_connected.append(self._due.set)
+        self._due = asyncio.Event()
         self._parse = parse
         self._recheck_s = recheck_s
         self._raw = b""
         self._seen_at = 0.0
         self._subscribers: list[Callable[[M], None]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
         self._first = asyncio.Event()
         self.current: M | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._watch(), name="configuration watch")
+        await self._stack.enter_async_context(self._pushes)
+        await self._stack.enter_async_context(self._redis)
+        watching = asyncio.create_task(self._watch(), name="configuration watch")
+        self._stack.callback(watching.cancel)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._redis.aclose()
+        await self._stack.aclose()
 
     def subscribe(self, callback: Callable[[M], None]) -> None:
         """Call back with the present snapshot, if any, and every later one."""
@@ -66,23 +70,18 @@ class ConfigurationWatch(Generic[M]):
         return self.current
 
     async def _watch(self) -> None:
-        delays = backoff(0.1, 1.0)
         while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._recheck_s):
+                    await self._due.wait()
+            self._due.clear()
             try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(SNAPSHOT_CHANNEL)
-                    while True:
-                        await self._look()
-                        delays = backoff(0.1, 1.0)
-                        with contextlib.suppress(TimeoutError):
-                            await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._recheck_s)
-            except (RedisError, OSError) as reason:
-                log.warning("configuration: %s; keeping the last snapshot", reason)
-                await asyncio.sleep(next(delays))
+                self._look(await self._redis.call("GET", SNAPSHOT_KEY))
+            except (RedisAwayError, hiredis.ReplyError) as reason:
+                log.debug("configuration: %s; keeping the last snapshot", reason)
 
-    async def _look(self) -> None:
-        raw = await self._redis.get(SNAPSHOT_KEY)
-        if not isinstance(raw, bytes):
+    def _look(self, raw: bytes | None) -> None:
+        if raw is None:
             return
         self._seen_at = monotonic()
         if raw == self._raw:

@@ -22,7 +22,7 @@ from services.chassis.backoff import backoff
 log = logging.getLogger(__name__)
 
 Arg: TypeAlias = bytes | str | int | float
-Command: TypeAlias = tuple[Arg, ...]
+Command: TypeAlias = tuple[Arg, ...] | bytes  # bytes: packed before by `pack`
 
 
 class RedisAwayError(ConnectionError):
@@ -36,11 +36,12 @@ class RunChangedError(ConnectionError):
 class _Wire(asyncio.Protocol):
     """Replies in, matched to the batches that wait for them."""
 
-    __slots__ = ("_on_lost", "_reader", "transport", "waiting")
+    __slots__ = ("_on_lost", "_on_push", "_reader", "transport", "waiting")
 
-    def __init__(self, on_lost: Callable[["_Wire"], None]) -> None:
+    def __init__(self, on_lost: Callable[["_Wire"], None], on_push: Callable[[list[Any]], None]) -> None:
         self._reader = hiredis.Reader()
         self._on_lost = on_lost
+        self._on_push = on_push
         self.transport: asyncio.Transport | None = None
         self.waiting: deque[tuple[asyncio.Future[list[Any]], int, list[Any]]] = deque()
 
@@ -50,6 +51,9 @@ class _Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
+            if not self.waiting:  # only a subscription speaks unasked
+                self._on_push(reply)
+                continue
             future, count, replies = self.waiting[0]
             replies.append(reply)
             if len(replies) == count:
@@ -77,9 +81,12 @@ class Resp:
 
     Raises RedisAwayError at once while there is no connection: callers decide what waiting is worth. `timeout_s` bounds the
     wait for replies; a server that exceeds it is treated as gone and its connection is cut.
+
+    With `channel` the connection is subscribed whenever it is up, hands what is published to `on_message`, and can be used for
+    nothing else.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, channel: str = "") -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 6379
         self._password, self._user = unquote(parts.password or ""), unquote(parts.username or "")
@@ -89,8 +96,10 @@ class Resp:
         self._lost = asyncio.Event()
         self._up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._channel = channel
         self.run_id = ""
         self.on_connected: list[Callable[[], None]] = []
+        self.on_message: list[Callable[[bytes], None]] = []
 
     @property
     def connected(self) -> bool:
@@ -151,6 +160,11 @@ class Resp:
         if wire.transport:
             wire.transport.abort()
 
+    def _on_push(self, push: list[Any]) -> None:
+        if push[0] == b"message":
+            for callback in self.on_message:
+                callback(push[2])
+
     def _on_lost(self, wire: _Wire) -> None:
         if self._wire is wire:
             self._wire = None
@@ -174,7 +188,7 @@ class Resp:
         self._lost.clear()
         async with asyncio.timeout(self._timeout_s):
             _, wire = await asyncio.get_running_loop().create_connection(
-                lambda: _Wire(self._on_lost), self._host, self._port
+                lambda: _Wire(self._on_lost, self._on_push), self._host, self._port
             )
             greeting: list[Command] = []
             if self._password:
@@ -188,6 +202,8 @@ class Resp:
                     if isinstance(reply, hiredis.ReplyError):  # also LOADING, while it reads its file
                         raise reply
                 self.run_id = _field(replies[-1], b"run_id:")
+                if self._channel:
+                    await wire.send(_pack([("SUBSCRIBE", self._channel)]), 1)
             except BaseException:
                 if wire.transport:
                     wire.transport.abort()
@@ -198,8 +214,13 @@ class Resp:
             callback()
 
 
+def pack(*command: Arg) -> bytes:
+    """A command as it goes over the wire, for callers that send the same one often."""
+    return hiredis.pack_command(command)  # type: ignore[arg-type,no-any-return]  # its stub wants 1-tuples
+
+
 def _pack(commands: Sequence[Command]) -> bytes:
-    return b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]  # its stub wants 1-tuples
+    return b"".join([command if isinstance(command, bytes) else pack(*command) for command in commands])
 
 
 def _field(info: bytes, name: bytes) -> str:

@@ -68,7 +68,7 @@ def load(cls: type[S], service: str, environ: Mapping[str, str] | None = None) -
 def describe(settings: ServiceSettings) -> Iterator[tuple[str, str, str, str]]:
     """(field, value, unit, reason) of each field, secrets hidden."""
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
-        meta: msgspec.Meta = hint.__metadata__[0]
+        meta = next(m for m in hint.__metadata__ if m.description)  # beside it there may be bounds
         extra = meta.extra or {}
         value = "***" if extra.get("secret") and getattr(settings, name) else str(getattr(settings, name))
         yield name, value, str(extra.get("unit", "")), meta.description or ""

@@ -117,14 +117,17 @@ async def accept(routers: list[str], task: Task) -> str:
     # gRPC is needed here only, and dear to import
     from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
     from millrace.router.v1.router_pb2_grpc import RouterStub
+    from services.chassis.backoff import backoff
     from services.chassis.batched import BatchedClient
     from services.chassis.errors import ProblemError
 
     payload = AcceptRequest(task=task).SerializeToString()
     async with BatchedClient(routers, lambda channel: RouterStub(channel).Accept) as client:  # type: ignore[no-untyped-call]
         patience = time.monotonic() + TIMEOUT_S
-        while not client.ready and time.monotonic() < patience:
-            await asyncio.sleep(0.02)
+        for pause in backoff(0.02, 0.1):
+            if client.ready or time.monotonic() > patience:
+                break
+            await asyncio.sleep(pause)
         try:
             reply = AcceptReply.FromString(await client.call(payload, time.time() + TIMEOUT_S))
         except ProblemError as refused:

@@ -1,5 +1,6 @@
 """The parts of a gateway, put together from its ports: what `main.py` runs on real adapters and tests run in memory."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from services.gateway.departures import Departures
 from services.gateway.doorkeeper import Doorkeeper
 from services.gateway.http import MAX_BODY, HttpApi, ServeWebSocket, errors, page_routes
 from services.gateway.limiting import Limiting
+from services.gateway.mailbox import Mailboxes
 from services.gateway.places import Places
 from services.gateway.ports import (
     Accept,
@@ -111,8 +113,16 @@ class Gateway:
                 heartbeat_s=settings.heartbeat_s,
             ),
         )
-        stream = TaskStream(api, tasks, self.readers, heartbeat_s=settings.heartbeat_s)
-        chat = ChatCompletions(api, submitting, tasks, self.readers, heartbeat_s=settings.heartbeat_s)
+        self.mailboxes = Mailboxes(self.readers)
+        stream = TaskStream(api, tasks, self.mailboxes, heartbeat_s=settings.heartbeat_s)
+        chat = ChatCompletions(api, submitting, tasks, self.mailboxes, heartbeat_s=settings.heartbeat_s)
         self.app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
         self.app.add_routes([*api.routes(), *stream.routes(), *chat.routes(), *openapi.routes(), *page_routes()])
-        self.inference = GatewayInference(doorkeeper, submitting, tasks, self.places, self.readers)
+        self.inference = GatewayInference(doorkeeper, submitting, tasks, self.places, self.mailboxes)
+
+    def leave(self, reconnect_s: float) -> None:
+        """Send away who can go on elsewhere, each to come back within `reconnect_s`; no disconnect policy fires from now on."""
+        self.departures.leaving = True
+        for session in tuple(self.sessions.sessions):
+            session.go_away(random.uniform(0.1, reconnect_s))  # noqa: S311 - jitter
+        self.mailboxes.leave(all_of_them=False)

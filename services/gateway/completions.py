@@ -5,17 +5,17 @@ import time
 from aiohttp import web
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
-from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.errors import ErrorCode, Problem
 from services.gateway.core import openai, sse
 from services.gateway.http import HttpApi, body_of, idempotency_key, problem_response, traceparent, unwrap
 from services.gateway.incident import internal
-from services.gateway.mailbox import Delta, Done, Gone, Mailbox, Restarted
-from services.gateway.readers import Readers
+from services.gateway.mailbox import Delta, Done, Gone, Leaving, Mailbox, Mailboxes, Restarted
 from services.gateway.submitting import Accepted, Submitting
 from services.gateway.task_stream import HEADERS
 from services.gateway.tasks import Tasks
 
 _RESTARTED = Problem(ErrorCode.RESTARTED, "the text so far was lost with the process that had it; ask again")
+_LEAVING = Problem(ErrorCode.UNAVAILABLE, "this gateway leaves; the task goes on and can be read by its id")
 _GONE = Problem(ErrorCode.GONE, "the answer is no longer kept")
 
 
@@ -23,12 +23,12 @@ class ChatCompletions:
     """The handler of chat completions."""
 
     def __init__(
-        self, api: HttpApi, submitting: Submitting, tasks: Tasks, readers: Readers, *, heartbeat_s: float
+        self, api: HttpApi, submitting: Submitting, tasks: Tasks, mailboxes: Mailboxes, *, heartbeat_s: float
     ) -> None:
         self._api = api
         self._submitting = submitting
         self._tasks = tasks
-        self._readers = readers
+        self._mailboxes = mailboxes
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[web.RouteDef]:
@@ -40,7 +40,7 @@ class ChatCompletions:
         caller = self._api.caller(request)
         asked = await body_of(request, openai.decode_chat_request)
         submission = unwrap(openai.submission_of(asked, idempotency_key(request)))
-        mailbox = Mailbox(self._readers)
+        mailbox = self._mailboxes.open(resumable=False)
         accepted = await self._submitting.submit(caller, submission, mailbox, traceparent(request))
         if not isinstance(accepted, Accepted):
             return problem_response(accepted.problem, accepted.limits.headers)
@@ -66,7 +66,9 @@ class ChatCompletions:
                 case Restarted():
                     texts.clear()
                 case Gone():
-                    raise ProblemError(_GONE)
+                    return problem_response(_GONE, headers)
+                case Leaving():
+                    return problem_response(_LEAVING, headers)
                 case Done(_, _, outcome):
                     problem = openai.problem_of(outcome)
                     if problem is not None:
@@ -98,6 +100,8 @@ class ChatCompletions:
                         return await _broken(response, _RESTARTED)
                     case Gone():
                         return await _broken(response, _GONE)
+                    case Leaving():
+                        return await _broken(response, _LEAVING)
                     case Done(_, _, outcome):
                         problem = openai.problem_of(outcome)
                         if problem is not None:

@@ -186,11 +186,11 @@ class HttpApi:
 def _open_session(context: SessionContext, caller: Caller | Problem, connection: Connection) -> MessageHandler:
     if isinstance(caller, Problem):
         connection.close(caller.row.close or 1013, caller.message)
-        return Refused()
+        return _Nobody()
     return Session(context, caller, connection)
 
 
-class Refused:
+class _Nobody:
     """The handler of a connection that is being closed."""
 
     __slots__ = ()

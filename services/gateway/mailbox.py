@@ -1,6 +1,7 @@
-"""A sink for transports that pull: SSE, OpenAI streams, gRPC. Events wait in a short queue, and beyond it in the log."""
+"""Sinks for transports that pull: SSE, OpenAI's shape, gRPC. Events wait in a short queue, and beyond it in the log."""
 
 import asyncio
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -45,15 +46,23 @@ class Gone:
     code: Literal["unknown", "expired"]
 
 
-Event: TypeAlias = Delta | Restarted | Done | Gone | TaskStatus
+@dataclass(slots=True)
+class Leaving:
+    """This gateway leaves; the task goes on and can be read at another one."""
+
+
+Event: TypeAlias = Delta | Restarted | Done | Gone | Leaving | TaskStatus
 
 
 class Mailbox:
-    """One reader's events, for one consumer that may be slow. Implements `Sink`."""
+    """One reader's events, for one consumer that may be slow. Implements `Sink`.
 
-    def __init__(self, readers: Readers, high_water: int = HIGH_WATER) -> None:
+    `resumable`: its client can go on at another gateway from where it was.
+    """
+
+    def __init__(self, readers: Readers, *, resumable: bool) -> None:
+        self.resumable = resumable
         self._readers = readers
-        self._high_water = high_water
         self._events: deque[Event] = deque()
         self._size = 0
         self._wake = asyncio.Event()
@@ -74,36 +83,61 @@ class Mailbox:
             self._size -= len(event.text)
             if not self.writable and self._size < LOW_WATER:
                 self.writable = True
-                if self._reader is not None:
-                    self._readers.resume(self._reader)
+                reader, self._reader = self._reader, None
+                if reader is not None:
+                    self._readers.resume(reader)
         return event
 
-    def _put(self, reader: Reader, event: Event) -> None:
-        self._reader = reader
+    def leave(self) -> None:
+        """Nothing comes any more, because the gateway leaves."""
+        self._put(Leaving())
+
+    def _put(self, event: Event) -> None:
         self._events.append(event)
         self._wake.set()
 
     def on_text(self, reader: Reader, gen: int, offset: int, text: str) -> None:
         """One delta."""
-        self._put(reader, Delta(gen, offset, text))
+        self._put(Delta(gen, offset, text))
         self._size += len(text)
-        if self._size > self._high_water:
+        if self._size > HIGH_WATER:
             self.writable = False
+            self._reader = reader
 
     def on_restarted(self, reader: Reader, gen: int) -> None:
         """The text so far was lost."""
-        self._put(reader, Restarted(gen))
+        self._put(Restarted(gen))
 
     def on_end(self, reader: Reader, gen: int, offset: int, outcome: Outcome) -> None:
         """The end."""
-        self._put(reader, Done(gen, offset, outcome))
+        self._put(Done(gen, offset, outcome))
 
     def on_status(self, reader: Reader, status: TaskStatus) -> None:
         """Where a waiting task stands; only the latest is kept."""
         if self._events and isinstance(self._events[-1], TaskStatus):
             self._events.pop()
-        self._put(reader, status)
+        self._put(status)
 
     def on_gone(self, reader: Reader, code: Literal["unknown", "expired"]) -> None:
         """Nothing is left to read."""
-        self._put(reader, Gone(code))
+        self._put(Gone(code))
+
+
+class Mailboxes:
+    """Makes mailboxes, and knows those in use, so that their consumers can be told when the gateway leaves."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._open: weakref.WeakSet[Mailbox] = weakref.WeakSet()
+
+    def open(self, *, resumable: bool) -> Mailbox:
+        """A mailbox; it is over when nobody holds it."""
+        mailbox = Mailbox(self._readers, resumable=resumable)
+        self._open.add(mailbox)
+        return mailbox
+
+    def leave(self, *, all_of_them: bool) -> None:
+        """Send the consumers away: those whose clients can go on elsewhere, at last all."""
+        for mailbox in tuple(self._open):
+            if mailbox.resumable or all_of_them:
+                mailbox.leave()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import random
 from pathlib import Path
 
 from millrace.cache.v1.cache_pb2 import LookupReply, StoreReply
@@ -15,6 +14,7 @@ from millrace.limits.v1.limits_pb2_grpc import RateLimiterStub
 from millrace.router.v1.router_pb2 import AcceptReply
 from millrace.router.v1.router_pb2_grpc import RouterStub
 from services.chassis.batched import BatchedClient, Method
+from services.chassis.clock import monotonic
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.chassis.grpc_server import grpc_server
@@ -39,6 +39,7 @@ from services.tasklog.adapters.redis_token_log import RedisTokenLog
 
 RECONNECT_S = 3.0  # clients of a gateway that leaves come back within this time, not all at once
 LIVE_S = 1.0
+LAST_WORDS_S = 0.5  # of a drain: to tell those who still wait that they must ask elsewhere
 
 
 async def start(service: Service[GatewaySettings]) -> None:
@@ -129,14 +130,14 @@ async def start(service: Service[GatewaySettings]) -> None:
 
     async def leave(seconds: float) -> None:
         """Clients go elsewhere, requests are answered; tasks go on without this process."""
-        gateway.departures.leaving = True
         http.stop_accepting()
         await grpc_door.set_serving(serving=False)
-        for session in tuple(gateway.sessions.sessions):
-            session.go_away(random.uniform(0.1, RECONNECT_S))  # noqa: S311 - jitter
-        async with asyncio.timeout(seconds):
-            while gateway.sessions.sessions or http.busy:  # noqa: ASYNC110 - aiohttp does not tell when
-                await asyncio.sleep(0.05)
+        gateway.leave(RECONNECT_S)
+        ends = monotonic() + seconds - LAST_WORDS_S
+        while (gateway.sessions.sessions or http.busy) and monotonic() < ends:
+            await asyncio.sleep(0.05)
+        gateway.mailboxes.leave(all_of_them=True)
+        await asyncio.sleep(LAST_WORDS_S if http.busy else 0)
 
     service.on_drain(leave)
 

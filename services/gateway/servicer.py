@@ -20,9 +20,9 @@ from services.gateway.core.grpc_requests import submission_of
 from services.gateway.core.identity import Caller
 from services.gateway.doorkeeper import Doorkeeper
 from services.gateway.incident import internal
-from services.gateway.mailbox import Delta, Done, Event, Gone, Mailbox, Restarted
+from services.gateway.mailbox import Delta, Done, Event, Gone, Leaving, Mailbox, Mailboxes, Restarted
 from services.gateway.places import Places
-from services.gateway.readers import Reader, Readers
+from services.gateway.readers import Reader
 from services.gateway.submitting import Accepted, Submitting
 from services.gateway.tasks import Tasks
 from services.tasklog.core.ids import gen_text
@@ -36,13 +36,13 @@ class GatewayInference(InferenceServicer):
     """The gRPC door."""
 
     def __init__(
-        self, doorkeeper: Doorkeeper, submitting: Submitting, tasks: Tasks, places: Places, readers: Readers
+        self, doorkeeper: Doorkeeper, submitting: Submitting, tasks: Tasks, places: Places, mailboxes: Mailboxes
     ) -> None:
         self._doorkeeper = doorkeeper
         self._submitting = submitting
         self._tasks = tasks
         self._places = places
-        self._readers = readers
+        self._mailboxes = mailboxes
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Accepted:  # noqa: N802 - gRPC's name
         """Accept a prompt."""
@@ -58,14 +58,14 @@ class GatewayInference(InferenceServicer):
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:  # noqa: N802
         """Read a task from a cursor to its end."""
-        mailbox = Mailbox(self._readers)
+        mailbox = self._mailboxes.open(resumable=True)
         reader = await _answered(context, self._watch(request, context, mailbox))
         async for event in self._events(context, mailbox, reader):
             yield event
 
     async def Generate(self, request: pb.SubmitRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:  # noqa: N802
         """Submit and watch."""
-        mailbox = Mailbox(self._readers)
+        mailbox = self._mailboxes.open(resumable=True)
         accepted = await _answered(context, self._accept(request, context, mailbox))
         assert accepted.reader is not None
         try:
@@ -115,8 +115,7 @@ class GatewayInference(InferenceServicer):
 
     async def _watch(self, request: pb.WatchRequest, context: Any, mailbox: Mailbox) -> Reader:
         caller = self._caller(context)
-        view = _unwrap(await self._tasks.view(caller, request.task))
-        return _unwrap(await self._tasks.resume(caller, view.task, request.gen, request.offset, mailbox))
+        return _unwrap(await self._tasks.resume(caller, request.task, request.gen, request.offset, mailbox))
 
     async def _events(self, context: Any, mailbox: Mailbox, reader: Reader) -> AsyncIterator[pb.WatchEvent]:
         try:
@@ -125,6 +124,10 @@ class GatewayInference(InferenceServicer):
                 assert event is not None
                 if isinstance(event, Gone):
                     await _abort(context, Problem(ErrorCode.GONE, "the answer is no longer kept", "task"))
+                if isinstance(event, Leaving):
+                    await _abort(
+                        context, Problem(ErrorCode.UNAVAILABLE, "this gateway leaves; watch the task at another")
+                    )
                 yield _event(event)
                 if isinstance(event, Done):
                     return

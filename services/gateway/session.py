@@ -26,7 +26,7 @@ from services.gateway.submitting import Accepted, Submitting
 from services.gateway.tasks import Tasks
 from services.tasklog.core.ids import gen_text
 
-STATUS_S = 1.0  # at most one status of a task in this time
+STATUS_S = 0.9  # at most one status of a task in this time; its pool's owner sends one each second
 FLOOD_BYTES = 1024 * 1024  # a client that asks on and on without reading the answers
 FINISHED = 64  # ended tasks remembered for `seen`
 

@@ -26,10 +26,10 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         Literal["slim", "aiohttp"], setting("Who speaks WebSocket: our protocol, or aiohttp's as a fallback.")
     ] = "slim"
     max_in_flight: Annotated[
-        int, msgspec.Meta(ge=1), setting("Unfinished tasks that one connection may read at once.")
+        int, setting("Unfinished tasks that one connection may read at once."), msgspec.Meta(ge=1)
     ] = 64
     max_frame_bytes: Annotated[
-        int, msgspec.Meta(ge=1024), setting("Largest message and request body from a client.", unit="B")
+        int, setting("Largest message and request body from a client.", unit="B"), msgspec.Meta(ge=1024)
     ] = 256 * 1024
     high_water_bytes: Annotated[
         int,
@@ -42,10 +42,10 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         setting("Longest silence on a connection; proxies cut idle ones after 30-60 s.", unit="s"),
     ] = 20.0
     handshakes_per_s: Annotated[
-        float, msgspec.Meta(gt=0), setting("New connections and logins per address, before authentication.", unit="1/s")
+        float, setting("New connections and logins per address, before authentication.", unit="1/s"), msgspec.Meta(gt=0)
     ] = 200.0
     handshake_burst: Annotated[
-        float, msgspec.Meta(ge=1), setting("Of them at once; a load test or an office behind one address needs many.")
+        float, setting("Of them at once; a load test or an office behind one address needs many."), msgspec.Meta(ge=1)
     ] = 20_000.0
     limiter_budget_s: Annotated[
         float, setting("Longest wait for the limiter; then this gateway limits by itself.", unit="s")

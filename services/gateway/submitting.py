@@ -119,21 +119,22 @@ class Submitting:
             if result.code is not ErrorCode.UNAVAILABLE:  # then nothing was produced, and this task leads nobody
                 await self._give_up_lead(found)
             return _refused(result, limits)
-        pool, repeated = result.pool, result.repeated
         metrics.gateway_ack_seconds.observe(monotonic() - began)
+        pool = result.pool
         self._departures.remember(task.id, pool, submission.on_disconnect, at + submission.deadline_s)
-        cached = mark == "exact" and not repeated
+        if result.repeated or (mark == "coalesced" and not result.joined):
+            mark = None
         signal = self._signals.signals.get(pool)
         return Accepted(
             key=key,
             task=task.id,
             pool=pool,
-            state="completed" if cached else "queued",
-            place=Place() if cached or repeated else place_of(signal, self._signals.age_s(pool)),
-            cache=None if repeated else mark,
+            state="completed" if mark == "exact" else "queued",
+            place=Place() if mark == "exact" or result.repeated else place_of(signal, self._signals.age_s(pool)),
+            cache=mark,
             reader=reader,
-            repeated=repeated,
-            leader="" if repeated else result.joined,
+            repeated=result.repeated,
+            leader=result.joined,
             limits=limits,
         )
 
@@ -159,7 +160,7 @@ class Submitting:
         if reader is None or not reader.open:
             return
         self._readers.release(reader)
-        if accepted.repeated:
+        if accepted.repeated:  # another reader's route is in the record, and the log knows whose text it is
             self._readers.attach(reader)
             self._readers.watch(reader, accepted.pool)
         elif accepted.leader:

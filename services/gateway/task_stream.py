@@ -8,21 +8,21 @@ from services.gateway.core import messages as m
 from services.gateway.core import sse
 from services.gateway.core.submission import invalid
 from services.gateway.http import HttpApi, unwrap
-from services.gateway.mailbox import Delta, Done, Event, Gone, Mailbox, Restarted
-from services.gateway.readers import Readers
+from services.gateway.mailbox import Delta, Done, Event, Gone, Leaving, Mailboxes, Restarted
 from services.gateway.tasks import Tasks
 from services.tasklog.core.ids import gen_text
 
+RECONNECT_S = 1.0
 HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class TaskStream:
     """The handler of task streams."""
 
-    def __init__(self, api: HttpApi, tasks: Tasks, readers: Readers, *, heartbeat_s: float) -> None:
+    def __init__(self, api: HttpApi, tasks: Tasks, mailboxes: Mailboxes, *, heartbeat_s: float) -> None:
         self._api = api
         self._tasks = tasks
-        self._readers = readers
+        self._mailboxes = mailboxes
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[web.RouteDef]:
@@ -33,16 +33,15 @@ class TaskStream:
         """From the cursor to the end; a client that comes back sends the last `id` it saw."""
         caller, task = self._api.caller(request), request.match_info["task"]
         gen, offset = unwrap(cursor_of(request))
-        view = unwrap(await self._tasks.view(caller, task))  # 404 and 410 before the stream begins
-        mailbox = Mailbox(self._readers)
-        reader = unwrap(await self._tasks.resume(caller, view.task, gen, offset, mailbox))
+        mailbox = self._mailboxes.open(resumable=True)
+        reader = unwrap(await self._tasks.resume(caller, task, gen, offset, mailbox))  # 404, 410 before the stream
         try:
             response = web.StreamResponse(headers=HEADERS | {"x-millrace-task": task})
             await response.prepare(request)
             while True:
                 event = await mailbox.take(self._heartbeat_s)
                 await response.write(sse.KEEP_ALIVE if event is None else encoded(task, event))
-                if isinstance(event, Done | Gone):
+                if isinstance(event, Done | Gone | Leaving):
                     return response
         finally:
             self._tasks.leave(reader)
@@ -73,5 +72,7 @@ def encoded(task: str, event: Event) -> bytes:
             return sse.event("done", m.encode(m.done(task, name, offset, outcome)), f"{name}:{offset}")
         case Gone(code):
             return sse.event("gone", m.encode(m.Gone(task=task, code=code)))
+        case Leaving():
+            return sse.event("going_away", m.encode(m.GoingAway(reconnect_in_s=RECONNECT_S)))
         case TaskStatus():
             return sse.event("status", m.encode(m.status(task, event.state, m.place(event))))

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from millrace.task.v1.task_pb2 import Outcome
-from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
 from services.gateway.core.following import Follow, source_of
 from services.gateway.core.identity import Caller
 from services.gateway.core.messages import outcome_name
 from services.gateway.core.task_id import is_task_id
 from services.gateway.departures import Departures
-from services.gateway.readers import LOOK_S, Reader, Readers, Sink
+from services.gateway.readers import Reader, Readers, Sink
 from services.tasklog.core.entries import Entry, Header, Terminal
 from services.tasklog.core.ids import gen_text, parse_gen
 from services.tasklog.core.reading import assemble
@@ -72,10 +71,13 @@ class Tasks:
         control = await self.find(caller, task)
         if isinstance(control, Problem):
             return control
+        try:
+            if control.state == "ended" and not await self._log.read(task):
+                return _gone()
+        except RedisAwayError:
+            return _redis_away()
         reader = self._readers.open(task, sink, gen=number, offset=offset)
-        if control.state == "ended":
-            reader.missing_since = monotonic() - LOOK_S  # if nothing is there nothing will come
-        else:
+        if control.state != "ended":
             self._readers.watch(reader, control.pool)
         self._readers.attach(reader)
         return reader
@@ -123,7 +125,7 @@ class Tasks:
         except RedisAwayError:
             return _redis_away()
         if control.state == "ended" and view.outcome is None:
-            return Problem(ErrorCode.GONE, "the answer is no longer kept", "task")
+            return _gone()
         return view
 
     async def _view(self, task: str, control: Control) -> View:
@@ -146,6 +148,10 @@ class Tasks:
 def _end_of(entries: Sequence[Entry]) -> Terminal | None:
     terminals = [entry for entry in entries if isinstance(entry, Terminal)]
     return max(terminals, key=lambda entry: entry.gen, default=None)
+
+
+def _gone() -> Problem:
+    return Problem(ErrorCode.GONE, "the answer is no longer kept", "task")
 
 
 def _redis_away() -> Problem:

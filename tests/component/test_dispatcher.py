@@ -13,8 +13,8 @@ from millrace.task.v1.task_pb2 import (
     PRIORITY_CLASS_BATCH,
     PRIORITY_CLASS_CRITICAL,
 )
-from services.tasklog.core.entries import Header
 from services.dispatcher.core.task_table import TaskTable
+from services.tasklog.core.entries import Header
 from tests.support.dispatch_room import POOL, FakeWorker, Room, answer, eventually, fail
 
 
@@ -29,7 +29,8 @@ async def test_an_accepted_task_runs_once_and_its_offset_is_committed():
         assert [a.task.id for a in worker.ran] == [task.id]
         assert worker.acknowledged == [task.id]
         control = await room.control.get(task.id)
-        assert control and control.state == "ended"
+        assert control
+        assert control.state == "ended"
         assert len(room.usage.records) == 1
 
 
@@ -65,13 +66,12 @@ async def test_a_task_that_takes_its_worker_down_twice_is_buried():
             await asyncio.Event().wait()
             return None
 
-        workers = [await room.worker(name, behave=die) for name in ("w1", "w2", "w3")]
+        workers = {name: await room.worker(name, behave=die) for name in ("w1", "w2", "w3")}
         task = await room.submit()
         for _ in range(2):
-            await eventually(lambda: any(w.running for w in workers))
+            await eventually(lambda: any(w.running for w in workers.values()))
             await eventually(lambda: table(room).tasks[task.id].started)
-            await next(w for w in workers if w.running).stop()
-            workers = [w for w in workers if not w.running]
+            await workers.pop(table(room).tasks[task.id].worker).stop()
         end = await room.ended(task)
         assert end.outcome.kind == OUTCOME_KIND_FAILED
         assert "took its worker down" in end.outcome.error_message

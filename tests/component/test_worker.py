@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
+from grpc import StatusCode
 
 from millrace.dispatch.v1 import dispatch_pb2 as pb
 from millrace.task.v1.task_pb2 import OutcomeKind, Route
@@ -687,6 +688,16 @@ async def test_a_new_owner_adopts_what_runs(dispatcher: FakeDispatcher) -> None:
             engine.feed("t1", "three", END)
             assert (await heir.hear("finished", "t1", attempt)).outcome.kind == COMPLETED
             assert (await read(room.log, "t1"))[0] == "one two three"
+
+
+@pytest.mark.parametrize("code", [StatusCode.CANCELLED, StatusCode.FAILED_PRECONDITION, StatusCode.UNKNOWN])
+async def test_a_worker_comes_back_however_its_stream_ends(dispatcher: FakeDispatcher, code: StatusCode) -> None:
+    """Any status ends a stream, none ends the worker; credits are given anew."""
+    async with WorkerRoom(dispatcher):
+        await dispatcher.hear("credit")
+        dispatcher.cut(code)
+        await dispatcher.hear("hello", count=2)
+        assert (await dispatcher.hear("credit", count=2)).slots == 4
 
 
 async def test_a_worker_leaves_an_owner_that_lost_the_pool(dispatcher: FakeDispatcher) -> None:

@@ -69,9 +69,7 @@ class OnRedis:
         await self.resp.wait_connected(5)
 
     async def stop(self):
-        await asyncio.to_thread(self.server.stop)
-        while self.resp.connected:
-            await asyncio.sleep(0.01)
+        await self.resp.__aexit__(None, None, None)
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
 import grpc.aio
 
@@ -103,7 +104,7 @@ class Room:
         self._numbers = itertools.count(1)
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> "Room":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -322,7 +323,9 @@ def answer(text: str, *, takes_s: float = 0.0, hold: asyncio.Event | None = None
             case _:
                 gen, begun = attempt, ""
         if begun != text:
-            written = await to.log.append(run, [(task.id, Delta(attempt, gen, len(begun), len(text), text[len(begun) :]))])
+            written = await to.log.append(
+                run, [(task.id, Delta(attempt, gen, len(begun), len(text), text[len(begun) :]))]
+            )
             if isinstance(written[0], Fenced):
                 return None
         await worker.progress(assign, tokens)

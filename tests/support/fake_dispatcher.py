@@ -49,7 +49,7 @@ class FakeDispatcher(DispatchServicer):
         self.events: list[pb.WorkerEvent] = []
         self.streams = 0
         self._news = asyncio.Condition()
-        self._outbox: asyncio.Queue[pb.DispatcherEvent] = asyncio.Queue()
+        self._outbox: asyncio.Queue[pb.DispatcherEvent | grpc.StatusCode] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
         self._server = grpc.aio.server()
@@ -77,11 +77,13 @@ class FakeDispatcher(DispatchServicer):
         try:
             while True:
                 event = await outbox.get()
+                if isinstance(event, grpc.StatusCode):
+                    await context.abort(event, "cut")
                 yield pb.DispatcherMessage(epoch=self.epoch, events=[event])
         finally:
             reader.cancel()
 
-    async def _read(self, requests: Any, outbox: asyncio.Queue[pb.DispatcherEvent]) -> None:
+    async def _read(self, requests: Any, outbox: asyncio.Queue[Any]) -> None:
         async for message in requests:
             for event in message.events:
                 if event.HasField("hello"):
@@ -108,6 +110,10 @@ class FakeDispatcher(DispatchServicer):
     def say(self, **event: Any) -> None:
         """Send one event: `cancel=`, `drain=`, ..."""
         self._outbox.put_nowait(pb.DispatcherEvent(**event))
+
+    def cut(self, code: grpc.StatusCode) -> None:
+        """End the present stream with a status."""
+        self._outbox.put_nowait(code)
 
     # -- hear -----------------------------------------------------------------------------------------------------------
 

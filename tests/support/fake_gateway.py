@@ -103,6 +103,7 @@ class FakePlatform:
         self.submits = 0
         self.refuse: dict[str, Any] | None = None  # an `error` object for the next submissions
         self.refusals = 0
+        self.resume_refusals = 0  # how many of the next `resume` are refused for a moment
         self.restart_at: int | None = None  # lose the text once this many pieces exist
         self._running: set[asyncio.Task[None]] = set()
 
@@ -263,12 +264,13 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
         ticket = request.query.get("ticket")
+        socket = web.WebSocketResponse(protocols=("millrace.v1",))
+        await socket.prepare(request)
         if ticket in self.platform.tickets:
             self.platform.tickets.discard(ticket)
         elif request.headers.get("Authorization") != f"Bearer {KEY}":
-            return refusal(error("unauthenticated", "no such key"))
-        socket = web.WebSocketResponse(protocols=("millrace.v1",))
-        await socket.prepare(request)
+            await socket.close(code=4401, message=b"no such key")
+            return socket
         self.sockets.add(socket)
         cut, readers = self._cut(), set[asyncio.Task[None]]()
 
@@ -315,6 +317,10 @@ class FakeGateway(inference_pb2_grpc.InferenceServicer):
                     await send({"t": "pong"})
                 elif task is None:
                     await send({"t": "gone", "task": asked.get("task", ""), "code": "unknown"})
+                elif kind == "resume" and self.platform.resume_refusals > 0:
+                    self.platform.resume_refusals -= 1
+                    limited = error("limited", "too many readers", retryable=True, retry_after_s=0.1, task=task.id)
+                    await send(limited)
                 elif kind == "resume":
                     follow(task, asked.get("gen", ""), asked.get("offset", 0))
                 elif kind == "cancel":

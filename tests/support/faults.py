@@ -14,6 +14,8 @@ behaviour can change at any moment:
 
 import asyncio
 import contextlib
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -79,6 +81,7 @@ class FaultyProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # the turn in which aborted transports let go of their sockets
 
     @property
     def address(self) -> str:
@@ -88,7 +91,7 @@ class FaultyProxy:
     def cut(self) -> None:
         """Reset every open connection, on both sides."""
         for writer in tuple(self._writers):
-            writer.transport.abort()
+            _reset(writer)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -99,7 +102,9 @@ class FaultyProxy:
         self._writers.add(writer)
         onward: asyncio.StreamWriter | None = None
         try:
-            if not self.refuse:
+            if self.refuse:
+                _reset(writer)
+            else:
                 back, onward = await asyncio.open_connection(*self._target)
                 self._writers.add(onward)
                 await asyncio.gather(self._pump(reader, onward), self._pump(back, writer))
@@ -109,7 +114,7 @@ class FaultyProxy:
             for side in (writer, onward):
                 if side is not None:
                     self._writers.discard(side)
-                    side.transport.abort()
+                    side.close()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while piece := await source.read(PIECE_BYTES):
@@ -125,3 +130,9 @@ class FaultyProxy:
                     await asyncio.sleep(0.001)
         if not self.half_open:
             sink.write_eof()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST, not FIN: without lingering the kernel drops what it holds."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

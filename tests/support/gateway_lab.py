@@ -148,7 +148,7 @@ class Backend:
                 await worker.begin(1)
                 await worker.write(request.answer.text)
                 await worker.end(outcome)
-        return AcceptReply(accepted=Accepted(pool=task.pool, repeated=claim.tries > 1))
+        return AcceptReply(accepted=Accepted(pool=task.pool, repeated=claim.tries > 1, joined=task.joined))
 
 
 class LabWorker:

@@ -86,6 +86,7 @@ class _Class:
         self.now = 0.0  # between the tenants: the turn of the task taken last
         self.tenants: dict[str, _Tenant] = {}
         self.heap: list[tuple[float, int, _Tenant]] = []
+        self.running = 0
         self.waiting = 0
         self.waiting_cost = 0.0
         self.busy_weight = 0.0
@@ -196,6 +197,7 @@ class FairQueue:
         lane.now = max(lane.now, tenant.turn)
         charge = self._charges[task] = _Charge(lane, tenant, 0.0)
         tenant.running += 1
+        lane.running += 1
         self._charge(charge, entry.cost)
         if tenant.waiting:
             lane.place(tenant)
@@ -208,6 +210,7 @@ class FairQueue:
         lane = self._classes[priority_class]
         of = lane.tenant(tenant, self._weights.get(tenant, 1.0))
         of.running += 1
+        lane.running += 1
         charge = self._charges[task] = _Charge(lane, of, 0.0)
         self._charge(charge, cost)
 
@@ -221,7 +224,11 @@ class FairQueue:
         """The task ended at this cost, or goes back at cost 0: a second run is not its tenant's fault."""
         if charge := self._charges.pop(task, None):
             self._charge(charge, cost)
-            charge.tenant.running -= 1
+            lane, tenant = charge.lane, charge.tenant
+            tenant.running -= 1
+            lane.running -= 1
+            if not lane.waiting and not lane.running:  # the end of a busy period: nobody owes any more
+                lane.now = max(lane.now, tenant.turn)
 
     def remove(self, task: str) -> bool:
         """Take a waiting task out without its turn. False if it does not wait."""

@@ -74,16 +74,20 @@ function addCard(data) {
   return card;
 }
 
-/** Says to the gateway what this card needs: its prompt, or the rest of its answer. */
+/** Says to the gateway what this card needs: its prompt, or the rest of its answer. Said again it changes nothing. */
 function send(card) {
   const { data } = card;
-  if (data.task) line.send({ t: "resume", task: data.task, gen: data.gen, offset: data.offset });
-  else line.send({ t: "submit", key: data.key, input: data.prompt, ...data.dials });
+  if (data.task) {
+    if (data.cancelling) line.send({ t: "cancel", task: data.task });
+    line.send({ t: "resume", task: data.task, gen: data.gen, offset: data.offset });
+  } else line.send({ t: "submit", key: data.key, input: data.prompt, ...data.dials });
 }
 
 function cancel(card) {
-  card.data.cancelling = line.send({ t: "cancel", task: card.data.task });
+  card.data.cancelling = true;
+  send(card);
   card.show();
+  save();
 }
 
 function retry(card) {
@@ -144,12 +148,16 @@ const hear = {
     data.state = "gone";
     data.problem = { code: "gone", message: code === "expired" ? "the answer's time is over" : "the gateway knows no such task" };
   },
-  error(card, { code, message, retry_after_s }) {
+  error(card, { code, message, retryable, retry_after_s }) {
     const { data } = card;
+    if (data.task && retryable) {
+      // The task is known and runs: only this connection may not read it right now.
+      setTimeout(() => card.unfinished && send(card), ((retry_after_s ?? 1) + Math.random()) * 1000);
+      return;
+    }
     const later = retry_after_s ? ` (try again in ${Math.ceil(retry_after_s)} s)` : "";
     data.problem = { code, message: message + later };
     if (!data.task) data.state = "refused";
-    data.cancelling = false;
     announce(`Refused: ${message}`);
   },
 };

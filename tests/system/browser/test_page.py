@@ -9,8 +9,8 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from services.gateway.http import PAGE
+from tests.support.browser import OpenPage
 from tests.support.fake_gateway import KEY, FakeGateway, FakePlatform, answer_of, error
-from tests.system.browser.conftest import OpenPage
 
 PROMPT = "Once upon a time"
 TEXT = "".join(answer_of(PROMPT))
@@ -153,6 +153,19 @@ async def test_a_gateway_that_leaves_politely_is_left_politely(gateway: FakeGate
     await gateway.leave()
     await finished(page, LONG_TEXT)
     assert gateway.connections == 2
+    await expect(page.locator(".card .problem")).to_be_hidden()
+
+
+async def test_a_reader_that_is_refused_for_a_moment_comes_back(gateway: FakeGateway, open_page: OpenPage) -> None:
+    """A limit on reading is no end of the task: it is read on once there is room."""
+    make_long(gateway)
+    page = await open_page(signed_in(gateway))
+    await send(page, PROMPT)
+    await expect(page.locator(".card .text")).not_to_be_empty()
+    gateway.platform.resume_refusals = 1
+    await page.reload()
+    await finished(page, LONG_TEXT)
+    assert gateway.platform.resume_refusals == 0
     await expect(page.locator(".card .problem")).to_be_hidden()
 
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from services.cli.stack.handle import Stack
-from tests.system.browser.conftest import OpenPage
+from tests.support.browser import OpenPage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]  # the first test starts the stack
 
