@@ -27,11 +27,11 @@ class ConfigurationWatch(Generic[M]):
     """
 
     def __init__(self, url: str, parse: Callable[[bytes], M], *, recheck_s: float = 5.0) -> None:
+        self._due = asyncio.Event()
         self._redis = Resp(url)
         self._pushes = Resp(url, channel=SNAPSHOT_CHANNEL)
         self._pushes.on_message.append(lambda _: self._due.set())
         self._redis.on_connected.append(self._due.set)
-        self._due = asyncio.Event()
         self._parse = parse
         self._recheck_s = recheck_s
         self._raw = b""

@@ -48,7 +48,7 @@ class Gone:
 
 @dataclass(slots=True)
 class Leaving:
-    """This gateway leaves; the task goes on and can be read at another one."""
+    """The gateway leaves; the task goes on and can be read at another one."""
 
 
 Event: TypeAlias = Delta | Restarted | Done | Gone | Leaving | TaskStatus

@@ -134,7 +134,7 @@ async def start(service: Service[GatewaySettings]) -> None:
         await grpc_door.set_serving(serving=False)
         gateway.leave(RECONNECT_S)
         ends = monotonic() + seconds - LAST_WORDS_S
-        while (gateway.sessions.sessions or http.busy) and monotonic() < ends:
+        while (gateway.sessions.sessions or http.busy) and monotonic() < ends:  # noqa: ASYNC110 - aiohttp does not tell
             await asyncio.sleep(0.05)
         gateway.mailboxes.leave(all_of_them=True)
         await asyncio.sleep(LAST_WORDS_S if http.busy else 0)

@@ -32,14 +32,10 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         int, setting("Largest message and request body from a client.", unit="B"), msgspec.Meta(ge=1024)
     ] = 256 * 1024
     high_water_bytes: Annotated[
-        int,
-        msgspec.Meta(ge=1024),
-        setting("Buffered for one slow client before its text is left to the log.", unit="B"),
+        int, setting("Buffered for one slow client; beyond it text waits in the log.", unit="B"), msgspec.Meta(ge=1024)
     ] = 64 * 1024
     heartbeat_s: Annotated[
-        float,
-        msgspec.Meta(gt=0),
-        setting("Longest silence on a connection; proxies cut idle ones after 30-60 s.", unit="s"),
+        float, setting("Longest silence on a connection; proxies cut at 30-60 s.", unit="s"), msgspec.Meta(gt=0)
     ] = 20.0
     handshakes_per_s: Annotated[
         float, setting("New connections and logins per address, before authentication.", unit="1/s"), msgspec.Meta(gt=0)

@@ -93,13 +93,14 @@ class Tasks:
         control = await self.find(caller, task)
         if isinstance(control, Problem):
             return control
+        if control.state == "ended":
+            view = await self.view(caller, task)
+            return view if isinstance(view, Problem) else view.state
         try:
-            if control.state != "ended":
-                await self._departures.cancel(task, control.pool)
-                return "cancelling"
-            return (await self._view(task, control)).state
+            await self._departures.cancel(task, control.pool)
         except RedisAwayError:
             return _redis_away()
+        return "cancelling"
 
     async def seen(self, caller: Caller, task: str, *, ended: bool = False) -> Problem | None:
         """The client has the whole answer: keep it for a short while only. Nothing happens before the end.

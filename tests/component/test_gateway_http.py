@@ -334,6 +334,30 @@ async def test_models_are_listed_for_openai_clients(sdk: openai.AsyncOpenAI) -> 
     assert (await sdk.models.retrieve("tiny")).id == "tiny"
 
 
+# -- leaving --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_leaving_gateway_ends_no_stream_silently(it: Lab, sdk: openai.AsyncOpenAI) -> None:
+    """Task streams end with `going_away` at once, completions, which cannot go on elsewhere, with a typed error at last."""
+    _, body = await call(it, "POST", "/v1/tasks", {"model": "tiny", "input": "hi", "on_disconnect": "cancel"})
+    messages = [{"role": "user", "content": "hi"}]
+    plain = asyncio.create_task(sdk.chat.completions.create(model="tiny", messages=messages))  # type: ignore[arg-type]
+    await soon(it, 2)
+    stream = await sdk.chat.completions.create(model="tiny", messages=messages, stream=True)  # type: ignore[arg-type]
+    async with it.client.get(f"{it.http}/v1/tasks/{body['task']}/stream", headers=it.auth()) as response:
+        it.gateway.leave(1.0)
+        assert "event: going_away" in await response.text()
+    assert not plain.done()
+    it.gateway.mailboxes.leave(all_of_them=True)
+    with pytest.raises(openai.InternalServerError) as refused:
+        await plain
+    assert (refused.value.status_code, refused.value.code) == (503, "unavailable")
+    with pytest.raises(openai.APIError) as broken:
+        [chunk async for chunk in stream]
+    assert broken.value.code == "unavailable"
+    assert not it.signals.cancels
+
+
 # -- the document ---------------------------------------------------------------------------------------------------------
 
 

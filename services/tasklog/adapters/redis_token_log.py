@@ -7,7 +7,7 @@ from typing import Any, Final
 import hiredis
 
 from millrace.task.v1.task_pb2 import Route
-from services.chassis.resp import Command, Resp
+from services.chassis.resp import Command, Resp, pack
 from services.tasklog.adapters.redis_replies import checked, keep_at_least, milliseconds
 from services.tasklog.core.beginning import begin_from
 from services.tasklog.core.codec import decode, encode
@@ -68,7 +68,7 @@ class RedisTokenLog:
             key = log_key(task)
             writes = [_write(key, entries[index][1]) for index in places]
             commands += writes if len(writes) == 1 else (_MULTI, *writes, _EXEC)
-            commands += (("HGETALL", routes_key(task)), ("HGET", wishes_key(task), "cancel"))
+            commands += _who_reads(task)
         replies = iter(await self._resp.pipe(*commands, run_id=run_id))
         results: list[AppendResult] = [Lost()] * len(entries)
         refused: list[int] = []
@@ -139,6 +139,11 @@ class RedisTokenLog:
             attempt, sequence = parse_entry_id(top[0][0])
             if attempt != entry.attempt or sequence < _sequence(entry):
                 results[index] = Fenced()
+
+
+@lru_cache(maxsize=4096)  # the same for every append of a task
+def _who_reads(task: str) -> tuple[bytes, bytes]:
+    return pack("HGETALL", routes_key(task)), pack("HGET", wishes_key(task), "cancel")
 
 
 def _sequence(entry: Delta | Terminal) -> int:
