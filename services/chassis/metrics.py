@@ -92,7 +92,7 @@ worker_attempts = Counter(
 )
 worker_engine_faults = Counter(
     "millrace_worker_engine_faults_total",
-    "Engine faults, by what follows: retry_elsewhere, continue_elsewhere, fatal or stalled.",
+    "Engine faults, by what follows: retry_elsewhere, continue_elsewhere, away, fatal or stalled.",
     ["kind"],
     registry=REGISTRY,
 )

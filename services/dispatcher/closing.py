@@ -68,13 +68,11 @@ class Closing:
     async def _close(self, closes: Sequence[Close]) -> None:
         await asyncio.gather(*(self._tell_ended(close.state) for close in closes))
         at = monotonic()
+        decisions: list[Decision] = []
         for close in closes:
-            self._act(
-                [
-                    Acknowledge(close.worker, close.state.id, close.attempt),
-                    *self._own.table.closed(close.state, at, answered=close.answered),
-                ]
-            )
+            decisions.append(Acknowledge(close.worker, close.state.id, close.attempt))
+            decisions += self._own.table.closed(close.state, at, answered=close.answered)
+        self._act(decisions)
 
     async def _tell_ended(self, state: TaskState) -> None:
         await patiently("writing an end", lambda: self._own.world.control.ended(state.id))

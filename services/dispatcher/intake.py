@@ -42,6 +42,8 @@ class Intake:
         self._expect_until = monotonic() + expect_s
         self._ends: dict[Partition, int] = {}  # where each partition's log ended when this ownership began
         self._behind = True
+        self._count_tasks = dispatcher_records.labels(own.pool, "task")
+        self._count_repeated = dispatcher_records.labels(own.pool, "repeated")
 
     def begin(self, ends: dict[Partition, int]) -> None:
         """Know how far the records of earlier owners reach."""
@@ -99,7 +101,7 @@ class Intake:
             entries = logs.get(task.id, [])
             decisions += self._ended(state, entries) if task.id in ended else self._admit(state, entries)
             self._entered(state)
-        dispatcher_records.labels(own.pool, "task").inc(len(unknown))
+        self._count_tasks.inc(len(unknown))
         self._act(decisions)
         await asyncio.sleep(0)  # a long stretch of the log must not hold the loop
 
@@ -114,17 +116,17 @@ class Intake:
             return False
         state.places.append(place)
         self._own.by_place[place] = state
-        dispatcher_records.labels(self._own.pool, "repeated").inc()
+        self._count_repeated.inc()
         return True
 
     def _state(self, task: Task, record: Record) -> TaskState:
         at = monotonic()
-        deadline = at + task.deadline.ToNanoseconds() / 1e9 - now() if task.HasField("deadline") else float("inf")
+        due = task.deadline.seconds + task.deadline.nanos / 1e9 if task.HasField("deadline") else float("inf")
         state = TaskState(
             task=task,
             priority_class=record.place.partition[0],
             cost=token_cost(task.estimated_prompt_tokens, task.estimated_output_tokens),
-            deadline=deadline,
+            deadline=at + due - now(),
             size=len(record.value),
             since=at,
             places=[record.place],

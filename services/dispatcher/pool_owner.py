@@ -63,6 +63,10 @@ class PoolOwner:
         sizes = ReadAhead(read_ahead)
         self._intake = Intake(self._own, sizes, pace.expect_s, self.act, self.signals.entered)
         self._commits = Commits(self._own, sizes, pace)
+        self._waits = metrics.dispatcher_wait_seconds.labels(self.pool)
+        self._firsts, self._agains = (
+            metrics.dispatcher_attempts.labels(self.pool, kind) for kind in ("first", "again")
+        )
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -147,8 +151,10 @@ class PoolOwner:
     def _send(self, assign: Assign) -> None:
         state = assign.state
         if state.history.begun == 1:
-            metrics.dispatcher_wait_seconds.labels(self.pool).observe(monotonic() - state.since)
-        metrics.dispatcher_attempts.labels(self.pool, "first" if state.history.begun == 1 else "again").inc()
+            self._waits.observe(monotonic() - state.since)
+            self._firsts.inc()
+        else:
+            self._agains.inc()
         self.workers.assign(assign)
 
     async def _assign(self) -> None:

@@ -9,7 +9,8 @@ those fall short, from the token log.
 | `core/submission.py`, `identity.py`, `task_id.py` | what was asked, by whom, and what is its name? |
 | `core/messages.py`, `sse.py`, `openai.py`, `grpc_requests.py` | in which words, on which transport? |
 | `submitting.py`, `limiting.py` | may it, is it known, is it committed? |
-| `readers.py`, `core/following.py`, `core/compaction.py` | how do frames and log become one text with one end? |
+| `readers.py`, `reader.py` | how do frames and log become one text with one end? |
+| `feeds.py`, `replay.py`, `core/following.py`, `core/compaction.py` | who is told live; what does the log give? |
 | `tasks.py`, `places.py`, `departures.py` | what may be done with a task by its id; what if its reader leaves? |
 | `session.py`, `websocket.py`, `slim_websocket.py`, `core/ws_*.py` | WebSocket: the session, and two ways to carry it |
 | `http.py`, `task_stream.py`, `completions.py`, `openapi.py` | HTTP: tasks, SSE, OpenAI's shape, the document |

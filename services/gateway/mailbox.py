@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import Outcome
-from services.gateway.readers import Reader, Readers
+from services.gateway.reader import Reader
+from services.gateway.readers import Readers
 
 HIGH_WATER = 64 * 1024
 LOW_WATER = 16 * 1024

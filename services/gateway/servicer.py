@@ -22,7 +22,7 @@ from services.gateway.doorkeeper import Doorkeeper
 from services.gateway.incident import internal
 from services.gateway.mailbox import Delta, Done, Event, Gone, Leaving, Mailbox, Mailboxes, Restarted
 from services.gateway.places import Places
-from services.gateway.readers import Reader
+from services.gateway.reader import Reader
 from services.gateway.submitting import Accepted, Submitting
 from services.gateway.tasks import Tasks
 from services.tasklog.core.ids import gen_text

@@ -21,7 +21,8 @@ from services.gateway.core.identity import Caller
 from services.gateway.core.submission import Submission, check, decoded
 from services.gateway.incident import internal
 from services.gateway.ports import Connection
-from services.gateway.readers import Reader, Readers
+from services.gateway.reader import Reader
+from services.gateway.readers import Readers
 from services.gateway.submitting import Accepted, Submitting
 from services.gateway.tasks import Tasks
 from services.tasklog.core.ids import gen_text

@@ -24,7 +24,8 @@ from services.gateway.core.task_id import task_id
 from services.gateway.departures import Departures
 from services.gateway.limiting import Limited, Limiting, Limits
 from services.gateway.ports import Accept, Lookup, Signals, Store
-from services.gateway.readers import Reader, Readers, Sink
+from services.gateway.reader import Reader, Sink
+from services.gateway.readers import Readers
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Submitting:
         if sink is not None:
             reader = self._readers.open(task.id, sink, held=True)
             reader.submitted_at = began
-            request.task.route.CopyFrom(self._readers.route(reader.feed))
+            request.task.route.CopyFrom(self._readers.route(reader))
         result = await self._commit(request, at + min(self._accept_s, submission.deadline_s))
         if isinstance(result, Problem):
             if reader is not None:

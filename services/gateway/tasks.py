@@ -11,7 +11,8 @@ from services.gateway.core.identity import Caller
 from services.gateway.core.messages import outcome_name
 from services.gateway.core.task_id import is_task_id
 from services.gateway.departures import Departures
-from services.gateway.readers import Reader, Readers, Sink
+from services.gateway.reader import Reader, Sink
+from services.gateway.readers import Readers
 from services.tasklog.core.entries import Entry, Header, Terminal
 from services.tasklog.core.ids import gen_text, parse_gen
 from services.tasklog.core.reading import assemble

@@ -197,13 +197,19 @@ class Carrier:
             worker_tokens.inc(answer.tokens - before)
 
     def _fault(self, run: TaskRun, fault: EngineFault) -> None:
-        """A fatal fault is the task's end; after any other, another attempt goes on from what is logged."""
+        """A fatal fault is the task's end; after any other, another attempt goes on from what is logged.
+
+        An engine that is away costs the task none of its attempts: else a restart of the engine would use up all of them.
+        """
         worker_engine_faults.labels(fault.kind).inc()
         log.warning("task %s attempt %d: %s, %s", run.task.id, run.answer.attempt, fault.message, fault.kind)
         if fault.code == ErrorCode.EXPIRED:
             run.end(outcomes.expired)
         elif fault.kind is FaultKind.FATAL:
             run.end(partial(outcomes.failed, fault.code, fault.message))
+        elif fault.kind is FaultKind.AWAY:
+            self.health.away()
+            run.close(Settled.HANDED_BACK)
         else:
             self.health.fault(monotonic())
             run.fail(fault.message)

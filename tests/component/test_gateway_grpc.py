@@ -85,7 +85,7 @@ async def test_a_cancelled_generate_obeys_its_policy(it: Lab) -> None:
     for call in calls:
         call.cancel()
     await it.until(lambda: it.signals.cancels == [("tiny", cancelled)])
-    await it.until(lambda: not it.gateway.readers._by_task)
+    await it.until(lambda: not it.gateway.readers._feeds.by_task)
     assert len(it.signals.cancels) == 1
 
 

@@ -10,7 +10,9 @@ from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.frames.v1.frames_pb2 import Frame
 from millrace.task.v1.task_pb2 import CACHE_MARK_COALESCED, OUTCOME_KIND_COMPLETED, Outcome, Route
 from services.gateway import readers as readers_module
-from services.gateway.readers import Reader, Readers
+from services.gateway.reader import Reader
+from services.gateway.readers import Readers
+from services.gateway.replay import LOOK_S
 from services.tasklog.adapters.memory_task_control import MemoryTaskControl
 from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.core.entries import Delta, Header, Terminal
@@ -61,7 +63,7 @@ class Desk:
 
     def worker(self, task: str = TASK, reader: Reader | None = None) -> LabWorker:
         worker = LabWorker(self.log, task, self._push)
-        worker.route = self.readers.route(reader.feed) if reader else None
+        worker.route = self.readers.route(reader) if reader else None
         return worker
 
     async def _push(self, batch: list[tuple[Route, Frame]]) -> None:
@@ -74,7 +76,7 @@ class Desk:
 
     async def sweep(self, after_s: float = 1.1) -> None:
         """The watchdog's turn, when so much time has passed."""
-        for feed in self.readers._by_task.values():
+        for feed in self.readers._feeds.by_task.values():
             for reader in feed.readers:
                 reader.heard -= after_s
                 if reader.missing_since:
@@ -263,7 +265,7 @@ async def test_a_log_that_expired_under_a_reader_is_gone(desk: Desk) -> None:
     await desk.control.ended(TASK)
     await desk.sweep()
     assert not page.gone
-    await desk.sweep(readers_module.LOOK_S + 1)
+    await desk.sweep(LOOK_S + 1)
     assert page.gone == "expired"
 
 
@@ -343,7 +345,7 @@ async def test_a_promoted_follower_begins_anew_and_says_so(desk: Desk) -> None:
     await worker.end()
     assert (page.text, len(page.ends)) == ("own text", 1)
     await desk.settle()
-    assert not desk.readers._by_task
+    assert not desk.readers._feeds.by_task
 
 
 async def test_a_task_whose_leader_was_never_there_runs_itself(desk: Desk) -> None:

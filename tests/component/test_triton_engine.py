@@ -178,13 +178,13 @@ async def test_an_engine_that_breaks_off_is_continued_elsewhere():
     assert (fault.kind, len(chunks)) == (FaultKind.CONTINUE_ELSEWHERE, 1)
 
 
-async def test_nobody_at_the_address_is_retried_elsewhere():
-    """A server that is gone refuses at once, and is not ready."""
+async def test_nobody_at_the_address_is_an_engine_that_is_away():
+    """A server that is gone refuses at once, and is not ready: no failure of the request."""
     async with TritonEngine("127.0.0.1:1", "tiny", SimulatorPrompts(), probe_s=1) as subject:
         assert not await subject.ready()
         with pytest.raises(EngineFault) as fault:
             [chunk async for chunk in subject.generate(request())]
-    assert fault.value.kind is FaultKind.RETRY_ELSEWHERE
+    assert fault.value.kind is FaultKind.AWAY
 
 
 async def test_closing_the_stream_cancels_the_request():

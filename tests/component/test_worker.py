@@ -301,6 +301,18 @@ async def test_a_poisoned_engine_pauses_and_poisons_nobody_else(dispatcher: Fake
         assert (await dispatcher.hear("finished", "t9")).outcome.kind == COMPLETED
 
 
+async def test_an_engine_that_is_away_costs_no_task_an_attempt(dispatcher: FakeDispatcher) -> None:
+    """The task is handed back, not failed, and no work is asked for until the engine says that it is ready."""
+    async with WorkerRoom(dispatcher, slots=1):
+        await eventually(lambda: dispatcher.credits == 1)
+        dispatcher.assign(task("t1", "[[sim fault=away@0]]"))
+        finished = await dispatcher.hear("finished", "t1")
+        assert finished.handed_back
+        assert not finished.failure
+        assert dispatcher.credits == 1
+        await eventually(lambda: dispatcher.credits == 2)
+
+
 async def test_a_text_that_cannot_be_logged_fails_alone(dispatcher: FakeDispatcher) -> None:
     """Nonsense from the engine costs its own task an attempt; the others in the same flush are logged."""
     engine = ScriptedEngine()

@@ -343,7 +343,7 @@ async def lab(settings: GatewaySettings | None = None, config: Snapshot | None =
 
 def seconds_pass(it: Lab, seconds: float) -> None:
     """Let this much time have passed for all readers."""
-    for feed in it.gateway.readers._by_task.values():
+    for feed in it.gateway.readers._feeds.by_task.values():
         for reader in feed.readers:
             reader.heard -= seconds
             if isinstance(reader.tag, _Shown):

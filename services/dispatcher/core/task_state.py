@@ -62,11 +62,10 @@ class TaskState:
     most_tokens: int = 0  # that earlier attempts said
     answered: bool = False
     history: History = field(default_factory=History)
+    id: str = field(init=False)
 
-    @property
-    def id(self) -> str:
-        """The task's id."""
-        return self.task.id
+    def __post_init__(self) -> None:
+        self.id = self.task.id
 
     def held_by(self, worker: str, boot: int) -> bool:
         """Was the newest attempt given to this very process?"""

@@ -26,6 +26,7 @@ _FAULTS: Final = {
     "retry": FaultKind.RETRY_ELSEWHERE,
     "continue": FaultKind.CONTINUE_ELSEWHERE,
     "hang": FaultKind.CONTINUE_ELSEWHERE,
+    "away": FaultKind.AWAY,
     "fatal": FaultKind.FATAL,
 }
 

@@ -24,6 +24,8 @@ from services.worker.ports import EngineChunk, EngineFault, EngineRequest, Engin
 
 ERRORS_AS_STATUS = {"triton_grpc_error": "true"}  # a failed request ends its stream with a gRPC status
 PROBE = "probe"
+# What gRPC says of a server that is not there, and Triton of a model whose process died before the request.
+NOT_THERE = ("ailed to connect to", "is not healthy")
 
 
 class NonsenseError(ValueError):
@@ -229,5 +231,7 @@ def _fault(error: grpc.aio.AioRpcError, begun: bool) -> EngineFault:
             return EngineFault(FaultKind.FATAL, message, code="invalid_request")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return EngineFault(FaultKind.FATAL, "the deadline passed in the engine", code="expired")
+        case _ if not begun and any(sign in message for sign in NOT_THERE):
+            return EngineFault(FaultKind.AWAY, f"the engine is away: {message}")
         case _:
             return EngineFault(_after(begun), f"the engine failed: {message}")

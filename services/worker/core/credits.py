@@ -59,6 +59,10 @@ class EngineHealth:
         if self._faults >= FAULTS_IN_A_ROW:
             self._paused_until = now + min(2.0 ** (self._faults - FAULTS_IN_A_ROW), LONGEST_PAUSE_S)
 
+    def away(self) -> None:
+        """It could not be reached: no work until it says that it is ready."""
+        self.ready = False
+
     def success(self) -> None:
         """A request came to its end."""
         self._faults = 0

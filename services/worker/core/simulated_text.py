@@ -10,7 +10,7 @@ A prompt can ask for behaviour in a directive anywhere in it, `[[sim key=value .
     prefill=0.5           seconds before the first token
     stamp                 say the time instead: each token is the instant it was made, in nanoseconds of the monotonic
                           clock as 16 hexadecimal digits, to measure the way from here to a client on the same machine
-    fault=continue@5      fail so after 5 tokens of the whole answer: retry, continue, fatal or hang (silence)
+    fault=continue@5      fail so after 5 tokens of the whole answer: retry, continue, away, fatal or hang (silence)
 
 A fault strikes only a call that began before its place: whoever continues from there passes. One at 0 strikes every call
 that begins the answer.
@@ -70,7 +70,7 @@ def behaviour(prompt: str) -> Behaviour:
         fault=fault,
         fault_at=int(at or 0),
     )
-    known = not wishes and fault in {"", "retry", "continue", "fatal", "hang"}
+    known = not wishes and fault in {"", "retry", "continue", "away", "fatal", "hang"}
     if not known or asked.tokens == 0 or asked.rate == 0:
         raise ValueError(f"the simulator does not understand {found[-1]!r}")
     return asked
