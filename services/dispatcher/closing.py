@@ -75,7 +75,12 @@ class Closing:
         self._act(decisions)
 
     async def _tell_ended(self, state: TaskState) -> None:
-        await patiently("writing an end", lambda: self._own.world.control.ended(state.id))
+        await patiently("writing an end", lambda: self._write_ended(state.id))
+
+    async def _write_ended(self, task: str) -> None:
+        # Only in the run that has the end: another one may have forgotten it, and this word would bury the task.
+        self._own.check_run(self._own.world.to.log.run_id)
+        await self._own.world.control.ended(task)
 
     # -- ended here -------------------------------------------------------------------------------------------------------
 
@@ -96,6 +101,7 @@ class Closing:
                 if isinstance(ended, TaskEnded):
                     break
                 await self._outrank(state, ended)
+            self._own.check_run(ended.run_id)
             await self._ended(state, ended.outcome)
 
     async def _ended(self, state: TaskState, outcome: Outcome) -> None:
@@ -134,7 +140,8 @@ class Closing:
         """Name the leader in the follower's log, so that its readers find the text."""
         state = follow.state
         to = self._own.world.to
-        header = Header(follow.attempt, self._own.world.writer, secrets.token_hex(8), to.log.run_id, follow.leader)
+        run_id = self._own.held.run_id
+        header = Header(follow.attempt, self._own.world.writer, secrets.token_hex(8), run_id, follow.leader)
         keep_s = max(state.deadline - monotonic(), 0.0) if state.task.HasField("deadline") else 0.0
         await patiently("following", lambda: to.log.begin(state.id, header, keep_s + retention_s(state.task)))
 
@@ -172,7 +179,7 @@ class Closing:
         self, state: TaskState, end: Terminal, text: str, outcome: Outcome
     ) -> Outcome | Fenced | Lost:
         to, attempt = self._own.world.to, state.attempt
-        header = Header(attempt, self._own.world.writer, secrets.token_hex(8), to.log.run_id)
+        header = Header(attempt, self._own.world.writer, secrets.token_hex(8), self._own.held.run_id)
         match await to.log.begin(state.id, header, retention_s(state.task)):
             case Fenced() as fenced:
                 return fenced

@@ -7,6 +7,7 @@ the lanes before this ownership, has its log begun?
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -22,6 +23,11 @@ from services.dispatcher.ports import Record
 from services.tasklog.core.entries import Entry, Header, Terminal
 
 log = logging.getLogger(__name__)
+
+GATHER_S: Final = (
+    0.003  # between two batches: a batch costs far more than a record. The first after a pause never waits
+)
+PLENTY: Final = 100
 
 
 class Intake:
@@ -58,6 +64,7 @@ class Intake:
                 await self._take(records)
                 if self._behind:
                     self._look_whether_caught_up()
+                await asyncio.sleep(0.0 if len(records) >= PLENTY else GATHER_S)
             paused, resumed = self._read_ahead.changes(self._own.offsets)
             if paused:
                 lanes.pause(paused)
@@ -103,7 +110,6 @@ class Intake:
             self._entered(state)
         self._count_tasks.inc(len(unknown))
         self._act(decisions)
-        await asyncio.sleep(0)  # a long stretch of the log must not hold the loop
 
     async def _read_logs(self, tasks: Collection[str]) -> dict[str, list[Entry]]:
         logs = await asyncio.gather(*(self._own.world.to.log.read(task) for task in tasks))

@@ -13,7 +13,7 @@ from services.dispatcher.core.roster import SILENCE_S
 from services.dispatcher.core.scheduler import Scheduler
 from services.dispatcher.core.task_state import Partition, Place, TaskState
 from services.dispatcher.core.task_table import TaskTable
-from services.dispatcher.ports import Held, KafkaAwayError, LaneLog, PoolLease, RedisAwayError
+from services.dispatcher.ports import Held, KafkaAwayError, LaneLog, PoolLease, RedisAwayError, RunChangedError
 from services.tasklog.ending import Destinations
 from services.tasklog.ports import TaskControl
 
@@ -66,6 +66,11 @@ class Ownership:
     def holds(self) -> bool:
         """May this owner still act? Asked by the clock before every act: a process that was stopped wakes as a stranger."""
         return monotonic() < self.held.until
+
+    def check_run(self, run_id: str) -> None:
+        """Raises RunChangedError if `run_id` is not the run of this ownership: what was written may be forgotten."""
+        if run_id != self.held.run_id:
+            raise RunChangedError(f"Redis run {run_id[:8]} is not {self.held.run_id[:8]}")
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do it beside everything else; it ends with the ownership, and its failure ends the ownership."""

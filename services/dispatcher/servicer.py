@@ -22,6 +22,7 @@ M = TypeVar("M")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 FIRST_MESSAGE_S: Final = 5.0
+GATHER_S: Final = 0.003  # between two messages to a worker: a message costs far more than an event
 
 
 class Dispatch(DispatchServicer):
@@ -51,6 +52,7 @@ class Dispatch(DispatchServicer):
         try:
             while (gathered := await stream.outbox.gather()) is not None:
                 yield DispatcherMessage(epoch=owner.epoch, events=gathered)
+                await asyncio.sleep(GATHER_S)
         finally:
             reader.cancel()
             owner.workers.close(stream)

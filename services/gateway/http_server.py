@@ -1,7 +1,7 @@
 """The HTTP port: shared by several processes, closed to those who connect and say nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from services.gateway.doorkeeper import AUTHENTICATE_S
 
 BACKLOG = 4096
+KEEP_ALIVE_S = 75.0  # for the next request of a connection; longer than load balancers keep theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +30,48 @@ class HttpServer:
     def busy(self) -> bool:
         """Is any request being answered?"""
         server = self._runner.server
-        return server is not None and any(_answers(connection) for connection in server.connections)
+        return server is not None and any(
+            connection._current_request is not None  # noqa: SLF001 - the minor version is pinned
+            for connection in server.connections
+        )
 
 
 @asynccontextmanager
 async def http_server(app: web.Application, host: str, port: int) -> AsyncIterator[HttpServer]:
     """Serve until the context ends. Port 0 takes a free one. Raises OSError when the port is taken by something else.
 
-    A handler is cancelled when its client is gone.
+    A handler is cancelled when its client is gone. A client has 5 s for its first request.
     """
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
+    silent: set[RequestHandler] = set()
+
+    @web.middleware
+    async def heard(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        silent.discard(request.protocol)
+        return await handler(request)
+
+    def close_if_silent(connection: RequestHandler) -> None:
+        if connection in silent:
+            silent.discard(connection)
+            connection.force_close()
+
+    def connect() -> RequestHandler:
+        assert runner.server is not None
+        connection = runner.server()
+        silent.add(connection)
+        loop.call_later(AUTHENTICATE_S, close_if_silent, connection)
+        return connection
+
+    app.middlewares.insert(0, heard)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, keepalive_timeout=KEEP_ALIVE_S
+    )
     await runner.setup()
     loop = asyncio.get_running_loop()
-
-    def connection() -> RequestHandler:
-        assert runner.server is not None
-        handler: RequestHandler = runner.server()
-        loop.call_later(AUTHENTICATE_S, _close_if_silent, handler)
-        return handler
-
-    server = await loop.create_server(connection, host, port, backlog=BACKLOG, reuse_port=True)
+    server = await loop.create_server(connect, host, port, backlog=BACKLOG, reuse_port=True)
     try:
         yield HttpServer(server.sockets[0].getsockname()[1], server, runner)
     finally:
         server.close()
         await runner.cleanup()
-
-
-def _close_if_silent(handler: RequestHandler) -> None:
-    """A client has 5 s for its first request; aiohttp itself would wait for ever."""
-    if handler.transport is not None and not _answers(handler) and not handler._keepalive:  # noqa: SLF001
-        handler.force_close()
-
-
-def _answers(handler: RequestHandler) -> bool:
-    return handler._current_request is not None  # noqa: SLF001 - the minor version is pinned

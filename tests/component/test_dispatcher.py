@@ -3,7 +3,19 @@
 import asyncio
 from collections import Counter
 
-from millrace.dispatch.v1.dispatch_pb2 import Assign, Finished, Need, WorkerEvent
+import grpc.aio
+import pytest
+
+from millrace.dispatch.v1.dispatch_pb2 import (
+    Assign,
+    Finished,
+    Hello,
+    Need,
+    SignalsRequest,
+    WorkerEvent,
+    WorkerMessage,
+)
+from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchStub
 from millrace.task.v1.task_pb2 import (
     CACHE_MARK_COALESCED,
     OUTCOME_KIND_CANCELLED,
@@ -12,8 +24,13 @@ from millrace.task.v1.task_pb2 import (
     OUTCOME_KIND_FAILED,
     PRIORITY_CLASS_BATCH,
     PRIORITY_CLASS_CRITICAL,
+    PRIORITY_CLASS_STANDARD,
+    Route,
 )
+from services.chassis.grpc_channel import channel
+from services.chassis.resp import RedisAwayError
 from services.dispatcher.core.task_table import TaskTable
+from services.pools.signals_listener import SignalsListener
 from services.tasklog.core.entries import Header
 from tests.support.dispatch_room import POOL, FakeWorker, Room, answer, eventually, fail
 
@@ -118,10 +135,6 @@ async def test_a_worker_that_saw_a_higher_epoch_makes_the_owner_take_a_higher_on
 
 
 async def _attach_regardless(self: FakeWorker) -> None:
-    import grpc.aio
-
-    from services.chassis.grpc_channel import channel
-
     while True:
         if owner := self.room.leases.owner(POOL):
             try:
@@ -223,6 +236,29 @@ async def test_a_redis_restart_that_forgets_the_last_second_loses_no_finished_ta
         await room.ended(task)
         await eventually(lambda: room.committed() == 1)
         assert len(worker.ran) == 2
+
+
+async def test_an_end_that_redis_forgot_is_not_written_down_as_ended():
+    """Redis restarts between the worker's `Finished` and the owner's note: the note would bury a task without an answer."""
+    async with Room() as room:
+        await room.dispatcher()
+        await room.worker()
+        write = room.control.ended
+        forgotten = asyncio.Event()
+
+        async def away_once(task: str) -> None:
+            if not forgotten.is_set():
+                forgotten.set()
+                room.log.forget(seconds=60.0)
+                raise RedisAwayError("the connection broke")
+            await write(task)
+
+        room.control.ended = away_once
+        task = await room.submit()
+        await forgotten.wait()
+        assert await room.log.read(task.id) == []
+        assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_COMPLETED
+        await eventually(lambda: room.committed() == 1)
 
 
 async def test_a_worker_that_holds_a_forgotten_text_gets_the_next_attempt():
@@ -465,6 +501,213 @@ async def test_four_tenants_one_at_twenty_times_the_load_get_equal_shares():
         shares = list(served.values())
         jain = sum(shares) ** 2 / (len(shares) * sum(s * s for s in shares))
         assert jain >= 0.98, served
+
+
+async def test_a_polite_owner_is_replaced_at_once():
+    """At a stop it commits, gives the lease up and closes its streams: the standby need not wait for the lease to end."""
+    async with Room(lease_s=30.0) as room:
+        first = await room.dispatcher("d1")
+        await eventually(lambda: first.owns)
+        second = await room.dispatcher("d2")
+        worker = await room.worker()
+        await room.ended(await room.submit())
+        assert not second.owns
+        await first.pools.leave()
+        await eventually(lambda: second.owns and worker.highest_epoch == second.actor.owner.epoch)
+        await room.ended(await room.submit())
+
+
+async def test_a_stopped_owner_wakes_as_a_stranger():
+    """A process that slept over the end of its lease assigns and commits nothing, before it has asked anybody."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        worker = await room.worker()
+        await eventually(lambda: dispatcher.owns and worker.attached.is_set())
+        own = dispatcher.actor.owner._own
+        own.held = type(own.held)(own.held.epoch, own.held.run_id, 0.0)  # what the clock says after a long sleep
+        room.leases.owners.clear()  # and what Redis says
+        assert not own.holds()
+        epoch = dispatcher.actor.owner.epoch
+        task = await room.submit()
+        await room.ended(task)
+        assert [assign.attempt >> 20 > epoch for assign in worker.ran] == [True]
+
+
+async def test_a_straggler_is_produced_again_so_that_commits_go_on(monkeypatch):
+    """A long answer does not hold up the offsets behind it; its copy at the tail is the same task."""
+    monkeypatch.setattr("services.dispatcher.core.offsets.CROWDED", 20)
+    async with Room() as room:
+        await room.dispatcher()
+        hold = asyncio.Event()
+
+        async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
+            return await answer("text", hold=hold if assign.task.id == "long" else None)(worker, assign)
+
+        worker = await room.worker(behave=behave)
+        long = await room.submit(room.task("long"))
+        others = [await room.submit() for _ in range(30)]
+        for task in others:
+            await room.ended(task)
+        await eventually(lambda: room.committed() == 31)
+        assert await room.end(long) is None
+        hold.set()
+        await room.ended(long)
+        await eventually(lambda: room.committed() == 32)
+        assert len(worker.ran) == 31
+
+
+async def test_a_flood_in_one_lane_does_not_stop_the_reading_of_another():
+    """Read-ahead is bounded for each class, and everything is read in the end."""
+    async with Room(read_ahead=4 * 10 * 2200) as room:
+        dispatcher = await room.dispatcher()
+        await eventually(lambda: dispatcher.owns)
+        for _ in range(5):
+            for _ in range(40):
+                await room.submit(room.task(priority_class=PRIORITY_CLASS_BATCH))
+            await asyncio.sleep(0.01)
+        await eventually(lambda: 10 < len(table(room).queue) < 200)
+        urgent = await room.submit(room.task(priority_class=PRIORITY_CLASS_CRITICAL))
+        await eventually(lambda: urgent.id in table(room).queue)
+        await room.worker(slots=16)
+        await eventually(lambda: room.committed(PRIORITY_CLASS_BATCH) == 200)
+
+
+async def test_a_record_that_is_no_task_is_passed_over():
+    """It is reported and blocks nobody."""
+    async with Room() as room:
+        await room.dispatcher()
+        await room.worker()
+        room.lanes.records[PRIORITY_CLASS_STANDARD, 0].append(b"\xff\xff no task")
+        await room.ended(await room.submit())
+        await eventually(lambda: room.committed() == 2)
+
+
+async def test_work_goes_on_after_redis_and_kafka_were_away():
+    """The owner stops acting when its lease ends, and takes the pool again by itself."""
+    async with Room() as room:
+        dispatcher = await room.dispatcher()
+        worker = await room.worker()
+        await room.ended(await room.submit())
+        before = dispatcher.actor.owner.epoch
+        room.leases.away = room.log.away = room.lanes.away = True
+        await eventually(lambda: not dispatcher.owns)
+        room.leases.away = room.log.away = room.lanes.away = False
+        await room.ended(await room.submit())
+        assert dispatcher.actor.owner.epoch > before
+        assert len(worker.ran) == 2
+
+
+async def test_a_pool_without_committed_offsets_is_not_owned(caplog):
+    """The error says so; once somebody committed where to begin, the pool is owned."""
+    async with Room() as room:
+        room.lanes.commits.clear()
+        dispatcher = await room.dispatcher()
+        await eventually(lambda: "cannot be owned" in caplog.text)
+        assert not dispatcher.owns
+
+
+class Lookup:
+    """Who owns the pool, from the memory of the room."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    async def find(self, pool: str):
+        return self.room.leases.owner(pool)
+
+
+async def test_a_listener_hears_the_pools_signal_and_follows_it_to_a_new_owner():
+    """Work, slots and waiting tasks; from the standby after a takeover, under its higher epoch."""
+    async with Room() as room, SignalsListener(Lookup(room)) as listener:
+        listener.follow([POOL])
+        assert listener.age_s(POOL) == float("inf")
+        first = await room.dispatcher("d1")
+        await eventually(lambda: POOL in listener.signals)
+        await room.submit()
+        await eventually(lambda: listener.signals[POOL].waiting == 1 and listener.signals[POOL].work_s > 0)
+        await first.die()
+        second = await room.dispatcher("d2")
+        await room.worker(slots=3, behave=answer("x", hold=asyncio.Event()))
+        await eventually(lambda: second.owns and listener.signals[POOL].busy_slots == 1)
+        assert listener.signals[POOL].slots == 3
+        assert listener.age_s(POOL) < 1.0
+
+
+async def test_a_gateway_is_told_how_its_waiting_tasks_stand_and_only_that():
+    """Position and state of tasks whose record names it, or that it watches; nothing about the tasks of others."""
+    heard: dict[str, list[tuple[str, int]]] = {}
+    async with Room() as room, SignalsListener(Lookup(room), "gateway:1", 7) as listener:
+        listener.on_status = lambda s: heard.setdefault(s.task, []).append((s.state, s.position))
+        listener.follow([POOL])
+        await room.dispatcher()
+        await eventually(lambda: POOL in listener.signals)
+        mine = room.task("mine")
+        mine.route.CopyFrom(Route(address="gateway:1", boot=7, handle=1))
+        older = room.task("older")
+        older.route.CopyFrom(Route(address="gateway:1", boot=6, handle=1))
+        for task in (room.task("first"), mine, older, room.task("watched")):
+            await room.submit(task)
+        listener.watch(POOL, "watched")
+        await eventually(lambda: set(heard) == {"mine", "watched"})
+        assert heard == {"mine": [("queued", 2)], "watched": [("queued", 4)]}
+        await room.worker(slots=1, behave=answer("x", takes_s=0.3))
+        await eventually(lambda: heard["watched"][-1][0] == "running")
+        assert heard["mine"][-1] == ("running", 0)
+
+
+async def test_a_gateways_word_ends_a_cancelled_task_that_waits():
+    """The hint makes the owner look at the truth; a hint without a wish changes nothing."""
+    async with Room() as room, SignalsListener(Lookup(room)) as listener:
+        listener.follow([POOL])
+        await room.dispatcher()
+        await eventually(lambda: POOL in listener.signals)
+        task, other = await room.submit(), await room.submit()
+        await eventually(lambda: len(table(room).queue) == 2)
+        await room.log.wish_cancel(task.id, 60.0)
+        listener.cancel(POOL, task.id)
+        listener.cancel(POOL, other.id)
+        assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_CANCELLED
+        assert other.id in table(room).queue
+
+
+async def test_a_gateways_word_about_a_running_task_reaches_its_worker():
+    """A silent task does not read its wish by itself."""
+    async with Room() as room, SignalsListener(Lookup(room)) as listener:
+        listener.follow([POOL])
+        await room.dispatcher()
+        worker = await room.worker(behave=answer("x", hold=asyncio.Event()))
+        await eventually(lambda: POOL in listener.signals)
+        task = await room.submit()
+        await eventually(lambda: worker.running)
+        await room.log.wish_cancel(task.id, 60.0)
+        listener.cancel(POOL, task.id)
+        await eventually(lambda: worker.stopped == [task.id])
+
+
+async def test_who_does_not_own_the_pool_says_who_does():
+    """FAILED_PRECONDITION with the owner's address for workers and listeners; NOT_FOUND for a pool nobody configured."""
+    async with Room() as room:
+        first = await room.dispatcher("d1")
+        await eventually(lambda: first.owns)
+        second = await room.dispatcher("d2")
+        await eventually(lambda: second.actor.elsewhere)
+        async with channel(second.address) as ch:
+            for pool, code in ((POOL, grpc.StatusCode.FAILED_PRECONDITION), ("none", grpc.StatusCode.NOT_FOUND)):
+                hello = WorkerMessage(events=[WorkerEvent(hello=Hello(worker="w", pool=pool))])
+                calls = (
+                    DispatchStub(ch).Attach(iter([hello])),
+                    DispatchStub(ch).Signals(iter([SignalsRequest(pool=pool)])),
+                )
+                for call in calls:
+                    with pytest.raises(grpc.aio.AioRpcError) as refused:
+                        await anext(aiter(call))
+                    assert refused.value.code() is code
+                    if pool == POOL:
+                        assert first.address in refused.value.details()
+            nothing = DispatchStub(ch).Attach(iter([WorkerMessage()]))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await anext(aiter(nothing))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def table(room: Room) -> TaskTable:

@@ -59,8 +59,8 @@ async def eventually(condition: Callable[[], object], within_s: float = 10.0) ->
 class Dispatcher:
     """One running dispatcher: its pools and where it is spoken to."""
 
-    def __init__(self, pools: Pools, address: str, server: grpc.aio.Server) -> None:
-        self.pools, self.address, self.server = pools, address, server
+    def __init__(self, pools: Pools, address: str) -> None:
+        self.pools, self.address = pools, address
 
     @property
     def actor(self) -> PoolActor:
@@ -74,24 +74,30 @@ class Dispatcher:
 
     async def die(self) -> None:
         """As by kill -9: the lease is not given back, nothing is committed any more."""
+        if self.actor.owner:
+            self.actor.owner.leave = _say_nothing  # type: ignore[method-assign]
         for task in list(self.pools._running.values()):
-            self.actor.owner and await _cut(self.actor)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def _cut(actor: PoolActor) -> None:
-    async def nothing() -> None: ...
-
-    assert actor.owner
-    actor.owner.leave = nothing  # type: ignore[method-assign]
+async def _say_nothing() -> None:
+    """Instead of a last commit and the release of the lease."""
 
 
 class Room:
     """What dispatchers and workers share."""
 
-    def __init__(self, *, pace: Pace = FAST, max_attempts: int = 3, lease_s: float = 0.6, partitions: int = 1) -> None:
-        self.pace, self.lease_s = pace, lease_s
+    def __init__(
+        self,
+        *,
+        pace: Pace = FAST,
+        max_attempts: int = 3,
+        lease_s: float = 0.6,
+        partitions: int = 1,
+        read_ahead: int = 64 << 20,
+    ) -> None:
+        self.pace, self.lease_s, self.read_ahead = pace, lease_s, read_ahead
         self.log, self.control, self.usage = MemoryTokenLog(), MemoryTaskControl(), MemoryUsageLog()
         self.lanes = MemoryLanes(partitions)
         self.leases = MemoryLeases(lambda: self.log.run_id)
@@ -123,7 +129,7 @@ class Room:
         def actor(pool: str) -> PoolActor:
             lease = MemoryPoolLease(self.leases, pool, address, self.lease_s)
             world = World(MemoryLaneLog(self.lanes), lease, self.control, self.to, name)
-            return PoolActor(world, self.pace, 0.02, 64 << 20)
+            return PoolActor(world, self.pace, 0.02, self.read_ahead)
 
         pools = Pools(actor)
 
@@ -134,7 +140,7 @@ class Room:
             address = f"127.0.0.1:{server.port}"
             pools.configure(self.snapshot)
             try:
-                yield Dispatcher(pools, address, None)  # type: ignore[arg-type]
+                yield Dispatcher(pools, address)
             finally:
                 await pools.leave()
 

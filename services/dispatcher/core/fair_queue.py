@@ -186,10 +186,13 @@ class FairQueue:
         if self._critical.waiting:
             lane = self._critical
         else:
-            busy = [c for c in self._shared if c.waiting]
-            if not busy:
+            busy = None
+            for shared in self._shared:
+                if shared.waiting and (busy is None or shared.turn < busy.turn):
+                    busy = shared
+            if busy is None:
                 return None
-            lane = min(busy, key=lambda c: c.turn)
+            lane = busy
             self._now = max(self._now, lane.turn)
         tenant = lane.next_tenant()
         task = next(iter(tenant.waiting))

@@ -50,7 +50,7 @@ class TaskTable:
         state.history.begun = trace.begun
 
     def wait(self, state: TaskState, *, first: bool = False) -> list[Decision]:
-        """Let the task wait for its turn, `first` if it had it before; with a leader, let it follow."""
+        """Let the task wait for its turn; `first` of its tenant if it had it before."""
         self.queue.settle(state.id, 0.0)
         state.stage = Stage.WAITING
         self._deadlines.add(state.id, state.deadline)

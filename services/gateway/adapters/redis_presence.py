@@ -3,6 +3,7 @@
 import time
 
 from services.chassis.resp import Resp
+from services.tasklog.adapters.redis_replies import checked
 from services.tasklog.core.keys import routes_key
 
 GATEWAYS_KEY = "gateways"
@@ -18,7 +19,8 @@ class RedisPresence:
 
     async def readers(self, task: str) -> int:
         """Gateways in which a reader attached to the task."""
-        return int(await self._resp.call("HLEN", routes_key(task)))
+        (count,) = await self._resp.pipe(("HLEN", routes_key(task)))
+        return int(checked(count))
 
     async def gateways(self) -> int:
         """Say that this gateway lives; how many do?"""
@@ -28,4 +30,4 @@ class RedisPresence:
             ("ZREMRANGEBYSCORE", GATEWAYS_KEY, "-inf", at - LIVE_S),
             ("ZCARD", GATEWAYS_KEY),
         )
-        return int(count)
+        return int(checked(count))

@@ -1,6 +1,7 @@
 """Tickets in Redis: the hash of a ticket to its owner, gone once taken (GETDEL) or after its time."""
 
 from services.chassis.resp import Resp
+from services.tasklog.adapters.redis_replies import checked, milliseconds
 
 
 class RedisTicketStore:
@@ -11,12 +12,13 @@ class RedisTicketStore:
 
     async def put(self, digest: bytes, owner: bytes, keep_s: float) -> None:
         """Keep the owner of a ticket."""
-        await self._resp.call("SET", _key(digest), owner, "PX", int(keep_s * 1000))
+        (reply,) = await self._resp.pipe(("SET", _key(digest), owner, "PX", milliseconds(keep_s)))
+        checked(reply)
 
     async def take(self, digest: bytes) -> bytes | None:
         """Its owner, once."""
-        owner = await self._resp.call("GETDEL", _key(digest))
-        return owner if isinstance(owner, bytes) else None
+        (owner,) = await self._resp.pipe(("GETDEL", _key(digest)))
+        return checked(owner) or None
 
 
 def _key(digest: bytes) -> str:

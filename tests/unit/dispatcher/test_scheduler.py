@@ -2,7 +2,7 @@
 
 import pytest
 
-from millrace.dispatch.v1.dispatch_pb2 import Finished, Hello, Running
+from millrace.dispatch.v1.dispatch_pb2 import Finished
 from millrace.task.v1.task_pb2 import (
     OUTCOME_KIND_CANCELLED,
     OUTCOME_KIND_COMPLETED,
@@ -10,82 +10,17 @@ from millrace.task.v1.task_pb2 import (
     OUTCOME_KIND_FAILED,
     PRIORITY_CLASS_STANDARD,
     Outcome,
-    Task,
-    Usage,
 )
 from services.dispatcher.core.decisions import (
     Acknowledge,
     Assign,
     Close,
-    Echo,
     End,
     FindHead,
-    FindLeader,
-    Follow,
     Stop,
 )
-from services.dispatcher.core.pool_signal import pool_signal
-from services.dispatcher.core.positions import standing
-from services.dispatcher.core.scheduler import Scheduler
-from services.dispatcher.core.task_state import Place, Stage, TaskState, Trace
-from services.dispatcher.core.task_table import TaskTable
-from services.dispatcher.core.work import ServiceTimes
-
-EPOCH = 7
-FIRST = (EPOCH << 20) + 1
-LANE = (PRIORITY_CLASS_STANDARD, 0)
-
-
-class Desk:
-    """A scheduler with a clock and short words."""
-
-    def __init__(self, *, caught_up=True, max_attempts=3):
-        self.now = 100.0
-        self.scheduler = Scheduler(TaskTable(EPOCH, 2.0, max_attempts, self.now), ServiceTimes(), "run")
-        self.scheduler.caught_up = caught_up
-        self.table = self.scheduler.table
-        self.streams = 0
-
-    def admit(self, name, *, trace=None, expecting=False, deadline=1000.0, joined=""):
-        task = Task(id=name, tenant="anna", joined=joined)
-        state = TaskState(task, PRIORITY_CLASS_STANDARD, 100.0, deadline, 10, self.now, [Place(LANE, 0)])
-        return self.scheduler.admit(state, trace or Trace(), self.now, expecting=expecting)
-
-    def hello(self, name="w1", *, credit=1, boot=1, running=None, finished=(), draining=False):
-        self.streams += 1
-        hello = Hello(
-            worker=name,
-            boot=boot,
-            slots=4,
-            running=[Running(task=t, attempt=a) for t, a in (running or {}).items()],
-            finished=finished,
-            draining=draining,
-        )
-        decisions = self.scheduler.hello(hello, self.streams, self.now)
-        self.scheduler.credit(self.worker(name), credit)
-        return decisions
-
-    def worker(self, name="w1"):
-        return self.scheduler.roster.get(name)
-
-    def assign(self):
-        return self.scheduler.assign(self.now, 100)
-
-    def finished(self, task, attempt=FIRST, *, worker="w1", run="run", **more):
-        outcome = Outcome(kind=OUTCOME_KIND_COMPLETED, usage=Usage(prompt_tokens=10, completion_tokens=5))
-        finished = Finished(task=task, attempt=attempt, run_id=run, outcome=outcome, **more)
-        return self.scheduler.finished(self.worker(worker), finished, self.now)
-
-    def running(self, name="t", worker="w1"):
-        """Admit a task and give it to a worker."""
-        if self.worker(worker) is None:
-            self.hello(worker)
-        self.admit(name)
-        (assign,) = self.assign()
-        return assign
-
-    def stage(self, name="t"):
-        return self.table.tasks[name].stage
+from services.dispatcher.core.task_state import Stage, Trace
+from tests.support.scheduling_desk import EPOCH, FIRST, Desk
 
 
 @pytest.fixture
@@ -329,17 +264,6 @@ def test_a_task_whose_deadline_cannot_be_met_is_not_assigned(desk):
     assert assign.state.id == "fine"
 
 
-def test_a_deadline_that_passes_ends_a_waiting_task(desk):
-    """Also without any worker, also at admission; a running one is its worker's business."""
-    desk.admit("waits", deadline=desk.now + 1)
-    assert [(d.state.id, d.kind) for d in desk.admit("late", deadline=desk.now - 1)] == [("late", OUTCOME_KIND_EXPIRED)]
-    assert [d.state.id for d in desk.table.expire(desk.now + 1.2)] == ["waits"]
-    desk.hello()
-    desk.admit("runs", deadline=desk.now + 1)
-    desk.assign()
-    assert desk.table.expire(desk.now + 2) == []
-
-
 def test_a_cancel_ends_a_waiting_task_and_stops_a_running_one(desk):
     """The worker writes the end of what it runs."""
     desk.admit("waits")
@@ -362,112 +286,6 @@ def test_a_task_that_waited_is_checked_for_its_cancel_before_it_is_sent(desk):
     assert desk.worker().credits == 1
     assert [d.kind for d in desk.scheduler.cancel("t")] == [OUTCOME_KIND_CANCELLED]
     assert not desk.scheduler.take_back(assign)
-
-
-def test_a_follower_waits_for_its_leaders_answer(desk):
-    """It takes no slot; its attempt outranks the leader's, whose text it repeats."""
-    leader = desk.running("leader")
-    (follow,) = desk.admit("twin", joined="leader")
-    assert follow == Follow(desk.table.get("twin"), FIRST + 1, "leader")
-    desk.scheduler.credit(desk.worker(), 1)
-    assert desk.assign() == []
-    (close,) = desk.finished("leader")
-    (echo,) = desk.table.closed(close.state, desk.now, answered=True)
-    assert isinstance(echo, Echo)
-    assert echo.leader == "leader"
-    assert echo.attempt > leader.attempt
-    assert [type(d) for d in desk.admit("late twin", joined="leader")] == [Echo]
-
-
-def test_one_follower_leads_when_there_is_no_answer(desk):
-    """It is first in its queue, the others follow it."""
-    desk.admit("leader")
-    desk.admit("b", joined="leader")
-    desk.admit("c", joined="leader")
-    desk.admit("d", joined="b")
-    (end,) = desk.scheduler.cancel("leader")
-    follows = desk.table.closed(end.state, desk.now, answered=False)
-    assert [(f.state.id, f.leader) for f in follows] == [("c", "b"), ("d", "b")]
-    desk.hello()
-    (assign,) = desk.assign()
-    assert assign.state.id == "b"
-    assert assign.attempt > end.attempt
-
-
-def test_a_cancelled_follower_leaves_alone(desk):
-    """Its leader and mates go on."""
-    desk.running("leader")
-    desk.admit("b", joined="leader")
-    desk.admit("c", joined="leader")
-    (end,) = desk.scheduler.cancel("b")
-    assert end.state.id == "b"
-    assert desk.table.followers.of("leader") == ("c",)
-
-
-@pytest.mark.parametrize(
-    ("answered", "to_come", "expected"),
-    [(True, False, Stage.ENDING), (False, True, Stage.FOLLOWING), (False, False, Stage.WAITING)],
-)
-def test_a_leader_that_is_not_known_here_is_looked_for(desk, answered, to_come, expected):
-    """It ended with an answer, its record is still to come, or it is gone and the follower runs."""
-    (find,) = desk.admit("twin", joined="leader")
-    assert find == FindLeader(desk.table.get("twin"), "leader")
-    desk.table.leader_found(find.state, "leader", desk.now, answered=answered, to_come=to_come)
-    assert desk.stage("twin") is expected
-
-
-def test_a_leader_that_never_comes_is_not_waited_for_long(desk):
-    """After five seconds its follower runs."""
-    (find,) = desk.admit("twin", joined="leader")
-    desk.table.leader_found(find.state, "leader", desk.now, answered=False, to_come=True)
-    desk.table.expire(desk.now + 4.9)
-    assert desk.stage("twin") is Stage.FOLLOWING
-    desk.table.expire(desk.now + 5.0)
-    assert desk.stage("twin") is Stage.WAITING
-
-
-def test_the_signal_counts_work_in_seconds(desk):
-    """Waiting by cost, running by the mean that is left."""
-    for _ in range(100):
-        desk.scheduler.times.learn(PRIORITY_CLASS_STANDARD, 100.0, 2.0)
-    desk.hello(credit=1)
-    for name in "abc":
-        desk.admit(name)
-    desk.assign()
-    desk.now += 0.5
-    signal = pool_signal("pool", desk.scheduler, desk.now)
-    assert signal.work_s == pytest.approx(2 * 2.0 + 1.5, rel=0.01)
-    assert signal.wait_s == pytest.approx(4.0 / 4, rel=0.01)
-    assert (signal.workers, signal.slots, signal.busy_slots, signal.waiting) == (1, 4, 1, 2)
-    assert [c.waiting for c in signal.classes] == [0, 2, 0, 0]
-
-
-def test_a_waiting_task_knows_its_place_and_time(desk):
-    """Position in its tenant's queue, seconds until its turn; a follower stands where its leader does."""
-    for _ in range(100):
-        desk.scheduler.times.learn(PRIORITY_CLASS_STANDARD, 100.0, 2.0)
-    desk.hello(credit=1)
-    for name in "abcd":
-        desk.admit(name)
-    desk.admit("twin", joined="d")
-    desk.assign()
-    place = standing(desk.scheduler, desk.table.get("d"))
-    assert (place.state, place.position) == ("queued", 3)
-    assert place.eta_s == pytest.approx(3 * 2.0 / 4, rel=0.01)
-    assert standing(desk.scheduler, desk.table.get("twin")) == place
-    assert standing(desk.scheduler, desk.table.get("a")).state == "running"
-
-
-def test_tokens_served_are_what_a_tenant_is_charged(desk):
-    """The end settles the estimate: what was not used comes back."""
-    desk.running("a")
-    tenant = desk.table.queue._classes[PRIORITY_CLASS_STANDARD].tenants["anna"]
-    assert tenant.turn == 100
-    desk.scheduler.started("a", FIRST, 10, 0.0)
-    desk.scheduler.progress("a", FIRST, 60)
-    assert tenant.turn == 10 + 2 * 60
-    desk.finished("a")
-    assert tenant.turn == 10 + 2 * 5
 
 
 def test_assignments_come_in_portions(desk):
