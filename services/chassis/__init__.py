@@ -11,5 +11,5 @@
 | `resp` | one pipelined Redis connection that knows the run it talks to |
 | `kafka` | a producer on the event loop |
 | `configuration` | the published snapshot, pushed |
-| `clock`, `deadline`, `backoff`, `loop_watch` | time |
+| `clock`, `deadline`, `backoff`, `pace`, `loop_watch` | time |
 """

@@ -1,20 +1,21 @@
-"""A Kafka producer on the event loop.
+"""A Kafka producer for an event loop.
 
-`confluent_kafka.Producer` polled every millisecond or two while something is in flight: its own asyncio wrapper batches on a
-timer that alone costs more than our acknowledgment may take (measured: p50 2.7 s with its defaults), and lacks headers.
+`confluent_kafka.Producer` with one thread that waits for its delivery reports: its own asyncio wrapper batches on a timer that
+alone costs more than our acknowledgment may take (measured: p50 2.7 s with its defaults) and lacks headers, and polling it from
+the loop every millisecond wakes the process more often than there are reports.
 """
 
 import asyncio
 import logging
+import threading
+from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 log = logging.getLogger(__name__)
-
-POLL_S: Final = 0.001
 
 
 class KafkaAwayError(ConnectionError):
@@ -23,6 +24,8 @@ class KafkaAwayError(ConnectionError):
 
 class LoopProducer:
     """Idempotent, acks=all. Use as an async context manager; entering waits for no broker.
+
+    Records gather for `linger_ms`: a producer whose callers can wait costs the broker less with a longer one.
 
     `timeout_s` of `send` bounds the caller's wait; librdkafka gives up on a record after `message_timeout_s`, which must
     not be longer than what a caller may call unknown.
@@ -45,26 +48,24 @@ class LoopProducer:
             "log_level": 0,
         }
         self._producer: Producer | None = None
-        self._poller: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
-        self._pending = 0
-        self._fatal = False
-        self._away = False
+        self._reports: deque[tuple[asyncio.Future[KafkaError | None], KafkaError | None]] = deque()
+        self._closing = self._fatal = self._away = False
         self.ready = False
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._producer = self._new_producer()
-        self._poller = asyncio.create_task(self._poll(), name="kafka producer poll")
+        self._thread = threading.Thread(target=self._serve, name="kafka producer", daemon=True)
+        self._thread.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._poller:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
         if self._producer:
             await asyncio.to_thread(self._producer.flush, 2.0)
+        self._closing = True
+        await asyncio.to_thread(self._thread.join)
 
     async def send(
         self,
@@ -76,18 +77,12 @@ class LoopProducer:
     ) -> None:
         """Produce and wait for the broker's acknowledgment. Raises KafkaAwayError: then the record may or may not be there."""
         assert self._producer
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        confirmed: asyncio.Future[KafkaError | None] = self._loop.create_future()
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            self._pending -= 1
-            if error is not None and error.fatal():
-                self._fatal = True
-            if not confirmed.done():
-                if error is None:
-                    self._is_back()
-                    confirmed.set_result(None)
-                else:
-                    confirmed.set_exception(KafkaAwayError(f"{topic}: {error.str()}"))
+        def delivered(error: KafkaError | None, _: Message) -> None:  # in the thread
+            self._reports.append((confirmed, error))
+            if len(self._reports) == 1:
+                self._loop.call_soon_threadsafe(self._confirm)
 
         try:
             self._producer.produce(topic, value, key, headers=list(headers), on_delivery=delivered)
@@ -95,13 +90,13 @@ class LoopProducer:
             raise KafkaAwayError(f"{topic}: the producer's buffer is full, the broker does not keep up") from None
         except KafkaException as error:
             raise KafkaAwayError(f"{topic}: {error}") from error
-        self._pending += 1
-        self._wake.set()
         try:
             async with asyncio.timeout(timeout_s):
-                await confirmed
+                failure = await confirmed
         except TimeoutError:
             raise KafkaAwayError(f"{topic}: no confirmation within {timeout_s:.1f} s") from None
+        if failure is not None:
+            raise KafkaAwayError(f"{topic}: {failure.str()}")
 
     async def reachable(self, timeout_s: float = 2.0) -> bool:
         """Ask the broker for its metadata."""
@@ -117,7 +112,17 @@ class LoopProducer:
     def _new_producer(self) -> Producer:
         return Producer(self._config | {"error_cb": self._on_error})
 
-    def _on_error(self, error: Any) -> None:
+    def _confirm(self) -> None:
+        while self._reports:
+            confirmed, error = self._reports.popleft()
+            if error is None:
+                self._is_back()
+            elif error.fatal():
+                self._fatal = True
+            if not confirmed.done():
+                confirmed.set_result(error)
+
+    def _on_error(self, error: Any) -> None:  # in the thread
         if error.fatal():
             self._fatal = True
         # librdkafka repeats itself with every try to connect; a change is worth a line.
@@ -131,23 +136,14 @@ class LoopProducer:
             self._away = False
             log.info("Kafka is back")
 
-    async def _poll(self) -> None:
-        """Serve delivery reports while something is in flight, and errors once a second when idle."""
-        while True:
+    def _serve(self) -> None:
+        """The thread: wait for reports and errors, and replace a producer that met a fatal error."""
+        while not self._closing:
             assert self._producer
-            self._producer.poll(0)
+            self._producer.poll(0.25)
             if self._fatal:
                 # An idempotent producer that met a fatal error is of no use any more; what it held is unknown to callers.
-                log.error("kafka producer met a fatal error and is replaced")
-                self._producer.purge()
-                self._producer.poll(0)
-                self._producer, self._fatal = self._new_producer(), False
-            if self._pending:
-                await asyncio.sleep(POLL_S)
-            else:
-                self._wake.clear()
-                try:
-                    async with asyncio.timeout(1.0):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+                log.error("the Kafka producer met a fatal error and is replaced")
+                broken, self._producer, self._fatal = self._producer, self._new_producer(), False
+                broken.purge()
+                broken.poll(0)

@@ -10,7 +10,7 @@ Read in this order:
   logged again when Redis forgot; `core/credits.py`, `core/tick.py`: how much work it asks for, how long text gathers
 * `worker.py`: the worker as the dispatcher sees it; `carrier.py`: the way of one attempt, step by step
 * `reports.py`: what the dispatcher must hear; `watch.py`: what only time shows
-* `flusher.py`: the hot path, log before notify; `task_run.py`: one task while it is here; `pace.py`: when things are sent
+* `flusher.py`: the hot path, log before notify; `task_run.py`: one task while it is here
 * `attach.py`: the line to the dispatcher
 * `core/chat_prompt.py`, `core/stable_text.py`: how a model is spoken to, how its text is made final
 * `ports.py` and `adapters/`: the engines (Triton, simulator), prompts, live frames

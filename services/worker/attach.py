@@ -13,7 +13,7 @@ from services.chassis.backoff import backoff
 from services.chassis.grpc_channel import channel
 from services.pools.core.ownership import Owner
 from services.tasklog.ports import RedisAwayError
-from services.worker.pace import Pace
+from services.chassis.pace import Pace
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from services.tasklog.core.entries import AppendResult, Delta, Fenced, Lost, Ter
 from services.tasklog.ports import RedisAwayError, RunChangedError, TokenLog
 from services.worker.core.attempt_plan import Settled
 from services.worker.core.tick import Tick
-from services.worker.pace import Pace
+from services.chassis.pace import Pace
 from services.worker.ports import FramePublisher
 from services.worker.task_run import TaskRun
 

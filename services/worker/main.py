@@ -30,12 +30,17 @@ from services.worker.settings import WorkerSettings
 from services.worker.worker import Worker
 
 
+def usage_producer(bootstrap: str) -> LoopProducer:
+    """Nobody waits for a usage record but the end of its task, which has time: few, large requests."""
+    return LoopProducer(bootstrap, linger_ms=20)
+
+
 async def start(service: Service[WorkerSettings]) -> None:
     """Start order; the stop is the reverse."""
     settings = service.settings
     redis = Resp(settings.redis_url)
     await service.enter("redis", redis, ready=lambda: redis.connected)
-    producer = await service.enter("kafka", LoopProducer(settings.kafka_bootstrap))
+    producer = await service.enter("kafka", usage_producer(settings.kafka_bootstrap))
     configuration = ConfigurationWatch(settings.redis_url, Snapshot.FromString)
     await service.enter("configuration", configuration, ready=lambda: configuration.current is not None)
     config_age.set_function(configuration.age_s)

@@ -14,7 +14,9 @@ class FaultKind(StrEnum):
 
     RETRY_ELSEWHERE = "retry_elsewhere"  # this call gave no text: another worker may begin where this one did
     CONTINUE_ELSEWHERE = "continue_elsewhere"  # the text so far is good: another worker goes on from it
-    AWAY = "away"  # the engine is not there and never saw the request: nobody's failure, and no more work until it answers
+    AWAY = (
+        "away"  # the engine is not there and never saw the request: nobody's failure, and no more work until it answers
+    )
     FATAL = "fatal"  # no engine of this model would do better: end the task
 
 
