@@ -36,10 +36,12 @@ class RunChangedError(ConnectionError):
 class _Wire(asyncio.Protocol):
     """Replies in, matched to the batches that wait for them."""
 
-    __slots__ = ("_on_lost", "_on_push", "_reader", "transport", "waiting")
+    __slots__ = ("_loop", "_on_lost", "_on_push", "_out", "_reader", "transport", "waiting")
 
     def __init__(self, on_lost: Callable[["_Wire"], None], on_push: Callable[[list[Any]], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader()
+        self._out: list[bytes] = []
         self._on_lost = on_lost
         self._on_push = on_push
         self.transport: asyncio.Transport | None = None
@@ -69,11 +71,18 @@ class _Wire(asyncio.Protocol):
         self._on_lost(self)
 
     def send(self, packed: bytes, count: int) -> asyncio.Future[list[Any]]:
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
         self.waiting.append((future, count, []))
-        assert self.transport
-        self.transport.write(packed)
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(packed)
         return future
+
+    def _flush(self) -> None:
+        """One write for all that one turn of the loop sends: a system call costs more than the commands."""
+        packed, self._out = b"".join(self._out), []
+        if self.transport and not self.transport.is_closing():
+            self.transport.write(packed)
 
 
 class Resp:

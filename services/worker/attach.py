@@ -11,9 +11,9 @@ from millrace.dispatch.v1.dispatch_pb2 import DispatcherEvent, Hello, WorkerEven
 from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchStub
 from services.chassis.backoff import backoff
 from services.chassis.grpc_channel import channel
+from services.chassis.pace import Pace
 from services.pools.core.ownership import Owner
 from services.tasklog.ports import RedisAwayError
-from services.chassis.pace import Pace
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from millrace.frames.v1.frames_pb2 import FrameBatch
 from millrace.task.v1.task_pb2 import Route
 from services.chassis.clock import now
 from services.chassis.metrics import worker_flush_entries, worker_tick
+from services.chassis.pace import Pace
 from services.tasklog.core import outcomes
 from services.tasklog.core.entries import AppendResult, Delta, Fenced, Lost, Terminal, Written
 from services.tasklog.ports import RedisAwayError, RunChangedError, TokenLog
 from services.worker.core.attempt_plan import Settled
 from services.worker.core.tick import Tick
-from services.chassis.pace import Pace
 from services.worker.ports import FramePublisher
 from services.worker.task_run import TaskRun
 

@@ -41,17 +41,17 @@ def is_paused(pid: int) -> bool:
 
 
 async def spawn(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path, nice: int = 0
 ) -> asyncio.subprocess.Process:
     """Run a command with its output appended to `log`.
 
-    It gets TERM when this process dies in whatever way (setpriv from util-linux sets that and becomes the command), and it leads
+    It gets TERM when this process dies in whatever way (nice and setpriv each become what they run), and it leads
     a session of its own, so that the terminal's Ctrl-C reaches only the supervisor, which stops things in order.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            "setpriv", "--pdeathsig", "TERM", *command,
+            "nice", "-n", str(nice), "setpriv", "--pdeathsig", "TERM", *command,
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
 

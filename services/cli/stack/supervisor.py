@@ -138,7 +138,7 @@ class Supervisor:
         status, component = member.status, member.instance.component
         path = self._home.log(status.name)
         processes.shorten(path)
-        process = member.process = await processes.spawn(member.command, ROOT, member.environment, path)
+        process = member.process = await processes.spawn(member.command, ROOT, member.environment, path, component.nice)
         status.pid, status.since = process.pid, time.time()
         status.started_ticks = processes.start_ticks(process.pid)
         self._enter(member, State.STARTING)

@@ -32,6 +32,7 @@ class Component:
     alive: str = ""
     count: int | None = None
     stop_s: float = 8.0
+    nice: int = 0
 
     @property
     def ends(self) -> bool:
