@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -9,8 +10,9 @@ from typing import Self
 class LoopWatch:
     """Share of the loop's time that was spent working, and callbacks' stalls, measured by a heartbeat of its own.
 
-    A beat that comes late by more than `stall_s` is a stall: something held the loop for that long. `busy` is the CPU time
-    of this thread over wall time, smoothed over about a second.
+    A beat that comes late by more than `stall_s` is a stall: something held the loop for that long. `busy` is the time that
+    this thread ran or waited for a processor over wall time, smoothed over about a second: on a crowded machine a loop can
+    be saturated with half a core.
     """
 
     def __init__(self, beat_s: float = 0.05, stall_s: float = 0.05) -> None:
@@ -32,10 +34,10 @@ class LoopWatch:
             self._task.cancel()
 
     async def _beat(self) -> None:
-        wall, cpu = time.monotonic(), time.thread_time()
+        wall, cpu, queued = time.monotonic(), time.thread_time(), _queued_s()
         while True:
             await asyncio.sleep(self._beat_s)
-            wall_now, cpu_now = time.monotonic(), time.thread_time()
+            wall_now, cpu_now, queued_now = time.monotonic(), time.thread_time(), _queued_s()
             elapsed = wall_now - wall
             late = elapsed - self._beat_s
             # CPU time tells our own stall from one that the machine's other load made.
@@ -43,5 +45,14 @@ class LoopWatch:
                 self.total_stalls += 1
                 self.stalls.append(late)
                 del self.stalls[:-100]
-            self.busy += (min((cpu_now - cpu) / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
-            wall, cpu = wall_now, cpu_now
+            wanted = cpu_now - cpu + queued_now - queued
+            self.busy += (min(wanted / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
+            wall, cpu, queued = wall_now, cpu_now, queued_now
+
+
+def _queued_s() -> float:
+    """Seconds this thread ever waited for a processor; 0 where the kernel does not tell."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0

@@ -25,7 +25,7 @@ from services.tasklog.core.entries import Entry, Header, Terminal
 log = logging.getLogger(__name__)
 
 GATHER_S: Final = (
-    0.003  # between two batches: a batch costs far more than a record. The first after a pause never waits
+    0.005  # between two batches: a batch costs far more than a record. The first after a pause never waits
 )
 PLENTY: Final = 100
 

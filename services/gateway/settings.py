@@ -46,7 +46,10 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
     limiter_budget_s: Annotated[
         float, setting("Longest wait for the limiter; then this gateway limits by itself.", unit="s")
     ] = 0.1
-    cache_budget_s: Annotated[float, setting("Longest wait for the cache; then it is a miss.", unit="s")] = 0.015
+    cache_budget_s: Annotated[
+        float,
+        setting("Longest wait for the cache, then it is a miss: a crowd of twins costs the engine more.", unit="s"),
+    ] = 0.1
     accept_s: Annotated[
         float,
         setting("Longest wait for the commit of a task; then `unavailable`, and the same key finds out.", unit="s"),

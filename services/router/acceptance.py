@@ -113,7 +113,7 @@ class Acceptance:
         signal = self._world.signals.latest(pool)
         if answered or signal is None:
             return pool
-        return shed(routes.pools[pool], signal, task.priority_class, self._jitter()) or pool
+        return shed(routes.pools[pool], signal, task.tenant, task.priority_class, self._jitter()) or pool
 
     def _workers(self, pool: str) -> int | None:
         signal = self._world.signals.latest(pool)

@@ -29,7 +29,7 @@ async def start(service: Service[RouterSettings]) -> None:
     settings = service.settings
     redis = Resp(settings.redis_url, timeout_s=settings.redis_patience_s)
     await service.enter("redis", redis, ready=lambda: redis.connected)
-    producer = LoopProducer(settings.kafka_bootstrap, linger_ms=1, message_timeout_s=settings.produce_s)
+    producer = LoopProducer(settings.kafka_bootstrap, linger_ms=2, message_timeout_s=settings.produce_s)
     await service.enter("kafka", producer, ready=lambda: producer.ready)
     service.spawn("kafka readiness", _keep_asking(producer))
     listener = await service.enter("signals", SignalsListener(OwnerLookup(redis)))

@@ -64,14 +64,14 @@ def owner_of(stack: Stack) -> str:
     """The dispatcher whose address stands in the lease of the pool."""
     import redis
 
-    from services.pools.core.ownership import decode_owner, owner_key
+    from services.pools.core.ownership import decode, owner_key
 
     url = f"redis://{stack.status.addresses('redis', 'port')[0]}"
     ends = time.monotonic() + 10
     while time.monotonic() < ends:
         raw = redis.Redis.from_url(url).get(owner_key("sim"))
         if raw:
-            address = decode_owner(raw).address  # type: ignore[arg-type]
+            address = decode(raw).address  # type: ignore[arg-type]
             for component in stack.status.named("dispatcher"):
                 if address.endswith(f":{component.ports['grpc']}"):
                     return component.name

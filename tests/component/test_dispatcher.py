@@ -222,8 +222,8 @@ async def test_a_takeover_adopts_what_workers_run():
         assert len(worker.ran) + len(other.ran) == 6
 
 
-async def test_a_redis_restart_that_forgets_the_last_second_loses_no_finished_task():
-    """Commit horizon: an end that Redis forgot is not committed; the task ends again, and only then is it."""
+async def test_a_redis_restart_that_forgets_the_last_second_loses_no_finished_task_commit_horizon():
+    """An end that Redis forgot is not committed; the task ends again, and only then is it."""
     async with Room() as room:
         await room.dispatcher()
         worker = await room.worker()

@@ -189,8 +189,10 @@ async def test_a_repeated_assignment_changes_nothing(dispatcher: FakeDispatcher)
         assert len(engine.requests) == 1
 
 
-async def test_a_worker_starts_although_one_gateway_is_dead(dispatcher: FakeDispatcher) -> None:
-    """It connects in the background: the task runs to its end, and a reader at a living gateway sees every byte."""
+async def test_a_worker_starts_although_one_gateway_is_dead_it_connects_in_the_background(
+    dispatcher: FakeDispatcher,
+) -> None:
+    """The task runs to its end, and a reader at a living gateway sees every byte."""
     dead, gateway = FakeFrames(), FakeFrames()
     await dead.come()
     await dead.leave()

@@ -42,6 +42,8 @@ class InMemory:
     async def stop(self):
         self.leases.away = True
 
+    refuse = stop
+
 
 class OnRedis:
     """The same on a Redis of the test's own."""
@@ -70,6 +72,9 @@ class OnRedis:
 
     async def stop(self):
         await self.resp.__aexit__(None, None, None)
+
+    async def refuse(self):
+        await self.resp.call("CONFIG", "SET", "min-replicas-to-write", 1)
 
 
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
@@ -161,6 +166,16 @@ async def test_a_redis_that_is_away_says_nothing_about_the_lease(world):
     held = await lease.acquire(0)
     await world.stop()
     for call in (lease.renew(held), lease.confirm(held), lease.acquire(0)):
+        with pytest.raises(RedisAwayError):
+            await call
+
+
+async def test_a_redis_that_refuses_writes_is_away(world):
+    """Full, or unable to write its file: every call that writes raises RedisAwayError, which owners and standbys outlive."""
+    lease = world.candidate("a:1")
+    held = await lease.acquire(0)
+    await world.refuse()
+    for call in (lease.renew(held), lease.release(held), lease.acquire(0)):
         with pytest.raises(RedisAwayError):
             await call
 

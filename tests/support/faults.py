@@ -1,6 +1,6 @@
 """Everything that tests break: processes and connections.
 
-A process: `Stack.kill`, `pause`, `resume`, or `paused` and `slowed` here. A connection: `FaultyProxy`, a TCP proxy on a free port whose
+A process: `Stack.kill`, `pause`, `resume`, or `paused`, `slowed`, `full_disk` and `read_only` here. A connection: `FaultyProxy`, a TCP proxy on a free port whose
 behaviour can change at any moment:
 
     async with FaultyProxy("127.0.0.1", redis_port) as proxy:
@@ -14,12 +14,15 @@ behaviour can change at any moment:
 
 import asyncio
 import contextlib
+import resource
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
+
+import redis
 
 from services.cli.stack.handle import Stack
 from services.cli.stack.slowing import slow
@@ -49,6 +52,46 @@ def slowed(stack: Stack, name: str, share: float = 0.9) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def full_disk(stack: Stack, name: str = "kafka") -> Iterator[None]:
+    """Let every write to a file fail for a component during the block, in all its lives."""
+    over = threading.Event()
+    thread = threading.Thread(target=_keep_full, args=(stack, name, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for pid in {c.pid for c in stack.status.named(name) if c.pid}:
+            _limit_files(pid, None)
+
+
+def _keep_full(stack: Stack, name: str, over: threading.Event) -> None:
+    while not over.wait(0.02):
+        for component in stack.status.named(name):
+            if component.pid:
+                _limit_files(component.pid, 0)
+
+
+def _limit_files(pid: int, largest: int | None) -> None:
+    """Bytes that a file of this process may have; None: as many as it was given."""
+    with contextlib.suppress(ProcessLookupError):
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most if largest is None else largest, most))
+
+
+@contextlib.contextmanager
+def read_only(stack: Stack) -> Iterator[None]:
+    """Let Redis answer and refuse every write during the block, as one does that cannot write its own file."""
+    with redis.Redis(port=stack.status.named("redis")[0].ports["port"]) as server:
+        server.config_set("min-replicas-to-write", 1)
+        try:
+            yield
+        finally:
+            server.config_set("min-replicas-to-write", 0)
 
 
 class FaultyProxy:

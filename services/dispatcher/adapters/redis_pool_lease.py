@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import hiredis
-
 from services.chassis import clock
 from services.chassis.resp import Command, Resp, RunChangedError
 from services.dispatcher.core.epoch import next_epoch
 from services.dispatcher.ports import Held, LeaseLostError
 from services.pools.core.ownership import Owner, decode, encode, epoch_key, owner_key
+from services.tasklog.adapters.redis_replies import checked
 
 # Renewing and releasing compare and act in one step, which only a script can.
 _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
@@ -26,7 +25,8 @@ class RedisPoolLease:
 
     async def acquire(self, floor: int) -> Held | Owner | None:
         """SET NX PX, then the epochs: whoever holds the key decides alone whether its epoch is high enough."""
-        stored = int(await self._resp.call("GET", epoch_key(self._pool)) or 0)
+        (reply,) = await self._resp.pipe(("GET", epoch_key(self._pool)))
+        stored = int(checked(reply) or 0)
         held = Held(next_epoch(stored, floor, clock.now()), self._resp.run_id, clock.monotonic() + self._lease_s)
         value, key = self._value(held), owner_key(self._pool)
         taken, now_stored, found = await self._pipe(
@@ -55,7 +55,8 @@ class RedisPoolLease:
 
     async def release(self, held: Held) -> None:
         """Compare, then delete."""
-        await self._resp.call("EVAL", _RELEASE, 1, owner_key(self._pool), self._value(held))
+        (reply,) = await self._resp.pipe(("EVAL", _RELEASE, 1, owner_key(self._pool), self._value(held)))
+        checked(reply)
 
     async def confirm(self, held: Held) -> None:
         """A connection talks to one run only: an answer on the present one settles it."""
@@ -72,7 +73,4 @@ class RedisPoolLease:
         replies = await self._resp.pipe(*commands, run_id=held.run_id)
         if self._resp.run_id != held.run_id:
             raise RunChangedError(f"Redis run {self._resp.run_id[:8]} is not {held.run_id[:8]}")
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise reply
-        return replies
+        return [checked(reply) for reply in replies]

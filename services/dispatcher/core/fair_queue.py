@@ -265,6 +265,28 @@ class FairQueue:
         lane = self._classes[priority_class]
         return lane.waiting, lane.waiting_cost
 
+    def heavy(self, at_most: int) -> list[str]:
+        """Tenants that have at least the mean waiting, for their weight, the heaviest first. Critical work does not count.
+
+        >>> queue = FairQueue()
+        >>> for task, tenant in (("1", "ada"), ("2", "ada"), ("3", "bob")):
+        ...     queue.put(task, tenant, PriorityClass.PRIORITY_CLASS_STANDARD, 100.0)
+        >>> queue.heavy(at_most=8)
+        ['ada']
+        """
+        waiting: dict[str, float] = {}
+        weights = 0.0
+        for tenant in (t for lane in self._shared for t in lane.tenants.values() if t.waiting):
+            head, tail = next(iter(tenant.waiting.values())), next(reversed(tenant.waiting.values()))
+            if tenant.name not in waiting:
+                weights += tenant.weight
+            waiting[tenant.name] = (
+                waiting.get(tenant.name, 0.0) + (tail.before + tail.cost - head.before) / tenant.weight
+            )
+        mean = sum(cost * self._weights.get(name, 1.0) for name, cost in waiting.items()) / weights if weights else 0.0
+        above = [name for name, cost in waiting.items() if cost >= mean]
+        return sorted(above, key=lambda name: -waiting[name])[:at_most]
+
     def _leave(self, task: str) -> _Waiting:
         entry = self._waiting.pop(task)
         lane, tenant = entry.lane, entry.tenant

@@ -1,8 +1,12 @@
 """The load of a pool in numbers that others act on."""
 
+from typing import Final
+
 from millrace.dispatch.v1.dispatch_pb2 import ClassSignal, PoolSignal
 from services.dispatcher.core.scheduler import Scheduler
 from services.pools.core.lanes import CLASSES
+
+HEAVY: Final = 64  # tenants named in a signal
 
 
 def pool_signal(pool: str, scheduler: Scheduler, now: float) -> PoolSignal:
@@ -25,4 +29,5 @@ def pool_signal(pool: str, scheduler: Scheduler, now: float) -> PoolSignal:
         waiting=len(queue),
         service_s=round(times.mean_s, 3),
         classes=classes,
+        heavy=queue.heavy(HEAVY) if waiting_s > slots else (),  # below a second of waiting nobody is refused
     )

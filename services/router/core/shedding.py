@@ -16,22 +16,24 @@ def waiting_s(pool: Pool, signal: PoolSignal) -> float:
     return signal.wait_s if signal.slots else signal.work_s / max(pool.slots, 1)
 
 
-def shed(pool: Pool, signal: PoolSignal, priority_class: PriorityClass, jitter: float) -> Problem | None:
+def shed(pool: Pool, signal: PoolSignal, tenant: str, priority_class: PriorityClass, jitter: float) -> Problem | None:
     """Refuse work below critical while more waits than `max_queue_s` per slot. `jitter`: uniform in [0, 1).
+
+    Refused are those who fill the queue: a tenant with less than the mean waiting gets in, however full others made it.
 
     The queue drains by as many seconds per second as its slots are busy, so the excess is gone after excess x slots / busy;
     up to half as much again is added at random, so that those who were refused together do not come back together.
 
     >>> pool, signal = Pool(name="p", max_queue_s=10), PoolSignal(wait_s=16, slots=8, busy_slots=6)
-    >>> print(shed(pool, signal, PriorityClass.PRIORITY_CLASS_BATCH, jitter=0.5))
+    >>> print(shed(pool, signal, "ada", PriorityClass.PRIORITY_CLASS_BATCH, jitter=0.5))
     shed: pool p has 16 s of waiting work per slot, 10 s is its limit for work below critical
-    >>> shed(pool, signal, PriorityClass.PRIORITY_CLASS_BATCH, jitter=0.5).retry_after_s
+    >>> shed(pool, signal, "ada", PriorityClass.PRIORITY_CLASS_BATCH, jitter=0.5).retry_after_s
     10.0
     """
     if priority_class == PRIORITY_CLASS_CRITICAL:
         return None
     waiting = waiting_s(pool, signal)
-    if waiting <= pool.max_queue_s:
+    if waiting <= pool.max_queue_s or (signal.heavy and tenant not in signal.heavy):
         return None
     drain = signal.busy_slots / signal.slots if signal.slots else 0.0
     gone_after = (waiting - pool.max_queue_s) / drain if drain else LONGEST_S

@@ -352,17 +352,17 @@ int main(int argc, char **argv) {
   if (options.hold) for (uint64_t end = nanoseconds() + (uint64_t)options.hold * 1000000000ull; nanoseconds() < end;) poll_once(100000);
 
   uint64_t start = nanoseconds(), warm_until = start + (uint64_t)(options.warm * 1e9), stop = warm_until + (uint64_t)(options.seconds * 1e9);
-  uint64_t tick = 0, deltas_at_warm = 0;
+  uint64_t tick = 0, deltas_at_warm = 0, dones_at_warm = 0;
   if (options.rate <= 0 && options.max_tokens > 0) { for (int i = 0; i < options.sessions; i++) { submit(&sessions[i], i, nanoseconds()); poll_once(0); } }
   for (uint64_t t; (t = nanoseconds()) < stop;) {
-    if (!measuring && t >= warm_until) { measuring = true; deltas_at_warm = deltas; }
+    if (!measuring && t >= warm_until) { measuring = true; deltas_at_warm = deltas; dones_at_warm = dones; }
     for (uint64_t due; options.rate > 0 && (due = start + (uint64_t)((double)tick * 1e9 / options.rate)) <= t; tick++) {
       int index = (int)(tick % (uint64_t)options.sessions);
       submit(&sessions[index], index, due);
     }
     poll_once(200);
   }
-  uint64_t measured_deltas = deltas - deltas_at_warm;
+  uint64_t measured_deltas = deltas - deltas_at_warm, measured_dones = dones - dones_at_warm;
   measuring = false; /* what is on its way may end, what is sent from here is not counted */
   for (uint64_t end = nanoseconds() + 10ull * 1000000000ull; nanoseconds() < end && options.rate > 0 && total.count < measured_sent;) poll_once(10000);
   struct rusage used;
@@ -375,9 +375,9 @@ int main(int argc, char **argv) {
   print_histogram("emit", &emit);
   print_histogram("handshake", &handshake);
   printf("\"open\":%d,\"failed\":%d,\"closed\":%d,\"open_s\":%.2f,\"sent\":%llu,\"measured\":%llu,\"skipped\":%llu,\"acks\":%llu,\"done\":%llu,"
-         "\"not_completed\":%llu,\"errors\":%llu,\"deltas_per_s\":%.0f,\"client_cpu_s\":%.2f}\n",
+         "\"not_completed\":%llu,\"errors\":%llu,\"deltas_per_s\":%.0f,\"done_per_s\":%.2f,\"client_cpu_s\":%.2f}\n",
          opened, failed, closed, open_s, (unsigned long long)sent, (unsigned long long)measured_sent, (unsigned long long)skipped,
          (unsigned long long)acks, (unsigned long long)dones, (unsigned long long)incomplete, (unsigned long long)errors,
-         (double)measured_deltas / options.seconds, cpu);
+         (double)measured_deltas / options.seconds, (double)measured_dones / options.seconds, cpu);
   return 0;
 }

@@ -193,3 +193,17 @@ def test_tenants_that_are_gone_cost_no_memory():
         queue.settle(queue.take(), 100.0)
     assert len(queue._classes[STANDARD].tenants) < 2500
     assert len(queue._classes[STANDARD].heap) < 10_000
+
+
+def test_heavy_are_those_with_at_least_the_mean_waiting_for_their_weight():
+    """The heaviest first; a tenant of twice the weight may have twice as much waiting; critical work does not count."""
+    queue = filled("ab", 2, weights={"c": 2.0})
+    for number in range(20):
+        queue.put(f"c{number}", "c", STANDARD, 100.0)
+        queue.put(f"d{number}", "d", STANDARD, 100.0)
+    for number in range(50):
+        queue.put(f"k{number}", "k", PRIORITY_CLASS_CRITICAL, 100.0)
+    assert queue.heavy(at_most=8) == ["d", "c"]
+    assert queue.heavy(at_most=1) == ["d"]
+    assert filled("ab", 3).heavy(at_most=8) == ["a", "b"]
+    assert FairQueue().heavy(at_most=8) == []
