@@ -49,7 +49,7 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
     cache_budget_s: Annotated[
         float,
         setting("Longest wait for the cache, then it is a miss: a crowd of twins costs the engine more.", unit="s"),
-    ] = 0.1
+    ] = 0.25
     accept_s: Annotated[
         float,
         setting("Longest wait for the commit of a task; then `unavailable`, and the same key finds out.", unit="s"),

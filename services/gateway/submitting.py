@@ -26,6 +26,7 @@ from services.gateway.limiting import Limited, Limiting, Limits
 from services.gateway.ports import Accept, Lookup, Signals, Store
 from services.gateway.reader import Reader, Sink
 from services.gateway.readers import Readers
+from services.gateway.twins import Twins
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +78,12 @@ class Submitting:
         self._secret = secret
         self._directory = directory
         self._limiting = limiting
-        self._lookup = lookup
+        self._twins = Twins(lookup, cache_budget_s) if lookup else None
         self._store = store
         self._accept = accept
         self._readers = readers
         self._signals = signals
         self._departures = departures
-        self._cache_budget_s = cache_budget_s
         self._accept_s = accept_s
         self._work: set[asyncio.Task[object]] = set()
 
@@ -174,7 +174,7 @@ class Submitting:
     ) -> tuple[str | None, LookupReply | None]:
         """Put what the cache knows into the request; "exact", "coalesced" or None, and what it said. Away is a miss."""
         task = request.task
-        if self._lookup is None or not submission.repeatable or task.cache_mode == CacheMode.CACHE_MODE_BYPASS:
+        if self._twins is None or not submission.repeatable or task.cache_mode == CacheMode.CACHE_MODE_BYPASS:
             return None, None
         question = LookupRequest(
             scope=Scope(
@@ -187,10 +187,8 @@ class Submitting:
             priority_class=task.priority_class,
             lead_for=_duration(submission.deadline_s),
         )
-        try:
-            found = await self._lookup(question, now() + self._cache_budget_s)
-        except ProblemError as away:
-            log.debug("cache: %s", away)
+        found = await self._twins.ask(question)
+        if found is None:
             return None, None
         match found.WhichOneof("found"):
             case "answer":

@@ -38,7 +38,7 @@ async def first_delta_after(stack: Stack, fault: signal.Signals, label: str) -> 
                 await socket.send(
                     msgspec.json.encode(
                         {"t": "submit", "key": key, "model": "sim", "input": "hi", "max_tokens": 4, "cache": "bypass"}
-                    )
+                    ).decode()
                 )
                 if at:
                     after.add(key)
