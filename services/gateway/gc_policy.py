@@ -3,8 +3,8 @@
 A full pass over 18,000 connections of aiohttp's own WebSocket takes half a second, of the slim protocol 12 ms, and it
 comes when connections pile up, which is when nobody can wait. So what lives as long as a connection is frozen out of its
 sight (`gc.freeze`) a thousand connections at a time, and what dies is left to reference counts: a connection is no part of
-a cycle once it is closed. Each freeze follows a collection, so no garbage is frozen; that collection sees only what came
-since the last one.
+a cycle once it is closed. Each freeze follows a collection of everything, also of what was frozen before: handshakes that
+were under way then are garbage by now, 20 KB each, and would stay for ever (measured: 0.8 KB per connection more).
 """
 
 import gc
@@ -32,5 +32,6 @@ class GcPolicy:
 
     def _freeze(self) -> None:
         self._since = 0
+        gc.unfreeze()
         gc.collect()
         gc.freeze()

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 class Twins:
     """Single flight inside one gateway: the first of a crowd asks the cache, the others share what it hears.
 
-    If the first is to lead, the others follow it. The cache away, or silent for `budget_s`, is a miss for all of them.
+    If the first has to ask the engine, the others follow it; so they do when the cache is away or silent for `budget_s`.
     """
 
     def __init__(self, lookup: Callable[[LookupRequest, float], Awaitable[LookupReply]], budget_s: float) -> None:
@@ -31,7 +31,7 @@ class Twins:
         if same in self._asking:
             first, heard = self._asking[same]
             found = await asyncio.shield(heard)
-            return LookupReply(key=found.key, leader=first) if found is not None and found.fence else found
+            return found if found is not None and not found.fence else LookupReply(leader=first)
         heard = asyncio.get_running_loop().create_future()
         self._asking[same] = question.task, heard
         found = None

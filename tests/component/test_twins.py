@@ -61,7 +61,11 @@ async def test_nobody_shares_across_a_scope_or_a_request(other):
     assert all(f.fence for f in found)
 
 
-async def test_an_absent_cache_is_a_miss_for_all():
-    """And the next crowd asks again."""
+async def test_without_the_cache_a_crowd_still_makes_one_engine_call():
+    """The first asks the engine, the others follow it; the next crowd asks the cache again."""
     cache = Cache(ProblemError(Problem(ErrorCode.UNAVAILABLE, "away")))
-    assert await crowd(cache, [question("t0"), question("t1")]) == [None, None]
+    first, second = await crowd(cache, [question("t0"), question("t1")])
+    assert first is None
+    assert second.leader == "t0"
+    await crowd(cache, [question("t2")])
+    assert cache.asked == ["t0", "t2"]

@@ -26,7 +26,7 @@ from tests.support.faults import full_disk, paused, read_only
 MEASURED = "mr_" + "measured".ljust(32, "7")
 LATE = "mr_" + "late".ljust(32, "7")
 BURST = 10
-TAKEOVER_S = 3.0
+TAKEOVER_S, WORKER_LOST_S = 3.0, 4.0
 _numbers = itertools.count()
 
 
@@ -206,22 +206,21 @@ async def test_a_gateway_down(stack: Stack, person: Person) -> None:
     assert person.client._address == f"http://{stack.gateways[1].http}"
 
 
-@pytest.mark.parametrize("down", ["gateway-1", "dispatcher-1", "dispatcher-2", "worker-1", "worker-2"])
+@pytest.mark.parametrize("down", ["gateway-1", "dispatcher-1", "dispatcher-2", "worker-1"])
 async def test_all_but_one_gateway_dispatcher_or_worker_down(
     stack: Stack, person: Person, neighbour: Person, down: str
 ) -> None:
-    """Nothing, after at most 3 s."""
-    long: dict[str, Any] = {"max_tokens": 400, "temperature": 1} if down.startswith("worker") else {}
-    model = "tiny" if long else "sim"
-    running = [neighbour.ask(prompt(150), model, **long) for _ in range(4)]
+    """Nothing, after at most 3 s; the answers of a lost worker go on after at most 4 s."""
+    model, long, after_s = ("tiny", 400, WORKER_LOST_S) if down == "worker-1" else ("sim", 150, TAKEOVER_S)
+    running = [neighbour.ask(prompt(150), model, max_tokens=long, temperature=1) for _ in range(4)]
     for reading in (*running, person.ask(prompt(500))):  # the last one is read at the first gateway
         await reading.begun()
     with paused(stack, down):
         began = time.monotonic()
-        new = [neighbour.ask(prompt(10), model, max_tokens=10) for _ in range(4)]
+        new = [neighbour.ask(prompt(10), model, max_tokens=10, temperature=1) for _ in range(4)]
         for reading in (*running, *new):
             assert await reading.finished()
-    assert max(reading.silence_s(began) for reading in (*running, *new)) <= TAKEOVER_S
+    assert max(reading.silence_s(began) for reading in (*running, *new)) <= after_s
 
 
 async def test_ratelimiter_down(stack: Stack, person: Person) -> None:
@@ -235,28 +234,34 @@ async def test_ratelimiter_down(stack: Stack, person: Person) -> None:
         asked = prompt(5)
         assert await person.ask(asked).finished() == said_to(asked, 5)
         for gateway in stack.gateways:
-            told = [await Doors(gateway, MEASURED).ask("tasks", input=prompt(1)) for _ in range(BURST)]
+            asking = Doors(gateway, MEASURED)
+            told = await asyncio.gather(*(asking.ask("tasks", input=prompt(1)) for _ in range(BURST)))
             codes = [one.code for one in told]
-            passed = codes.count("")
-            assert 3 <= passed <= BURST / 2, codes  # a gateway that died a moment ago still has a share
-            assert codes[passed:] == [ErrorCode.LIMITED] * (BURST - passed)
+            assert 3 <= codes.count("") <= BURST / 2, codes  # a gateway that died a moment ago still has a share
+            assert set(codes) == {"", ErrorCode.LIMITED}
 
 
-async def test_cache_down(stack: Stack, person: Person) -> None:
-    """Answers come from the engine; identical prompts are no longer joined."""
+async def test_cache_down(stack: Stack, person: Person, neighbour: Person) -> None:
+    """Answers come from the engine; identical prompts are joined only within a gateway."""
+    asked = prompt(30)
+    with paused(stack, "cache"):
+        crowd = [person.ask(asked, temperature=0) for _ in range(4)]
+        apart = neighbour.ask(asked, temperature=0)
+        assert {await reading.finished() for reading in (*crowd, apart)} == {said_to(asked, 30)}
+        assert apart.ack
+        assert apart.ack.cache is None
+        assert {reading.ack.cache for reading in crowd if reading.ack} == {None, "coalesced"}
 
-    async def twice() -> list[str | None]:
+    async def joined() -> bool:
         asked = prompt(30)
         first = person.ask(asked, temperature=0)
         await first.begun()
-        second = person.ask(asked, temperature=0)
+        second = neighbour.ask(asked, temperature=0)
         assert await first.finished() == await second.finished() == said_to(asked, 30)
-        return [reading.ack.cache for reading in (first, second) if reading.ack]
+        return second.ack is not None and second.ack.cache == "coalesced"
 
-    with paused(stack, "cache"):
-        assert await twice() == [None, None]
     async with asyncio.timeout(20):
-        while await twice() != [None, "coalesced"]:
+        while not await joined():
             pass
 
 

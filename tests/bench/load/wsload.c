@@ -360,7 +360,8 @@ int main(int argc, char **argv) {
       int index = (int)(tick % (uint64_t)options.sessions);
       submit(&sessions[index], index, due);
     }
-    poll_once(200);
+    uint64_t next = options.rate > 0 ? start + (uint64_t)((double)tick * 1e9 / options.rate) : t + 5000000ull;
+    poll_once(next > t ? (int)((next - t < 5000000ull ? next - t : 5000000ull) / 1000) : 0);
   }
   uint64_t measured_deltas = deltas - deltas_at_warm, measured_dones = dones - dones_at_warm;
   measuring = false; /* what is on its way may end, what is sent from here is not counted */

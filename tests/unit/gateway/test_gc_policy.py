@@ -26,10 +26,21 @@ rings = [thing for thing in gc.get_objects() if isinstance(thing, Thing)]
 assert rings == [], rings
 frozen = gc.get_freeze_count() - warm
 assert 10 <= frozen < 40, frozen
+
+import weakref
+under_way = Thing()          # frozen in mid-handshake, garbage afterwards
+gone = weakref.ref(under_way)
+for _ in range(10):
+    policy.accepted()
+under_way.ring = under_way
+del under_way
+for _ in range(10):
+    policy.accepted()
+assert gone() is None
 """
 
 
 def test_a_batch_of_connections_is_frozen_and_its_garbage_is_not() -> None:
-    """After each batch what lives is out of the collector's sight; rings that died were collected before."""
+    """After each batch what lives is out of the collector's sight; rings are collected, also those frozen while they lived."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
