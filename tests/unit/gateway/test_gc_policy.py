@@ -25,7 +25,7 @@ for _ in range(10):
 rings = [thing for thing in gc.get_objects() if isinstance(thing, Thing)]
 assert rings == [], rings
 frozen = gc.get_freeze_count() - warm
-assert 10 <= frozen < 40, frozen
+assert frozen < 60, frozen
 
 import weakref
 under_way = Thing()          # frozen in mid-handshake, garbage afterwards
