@@ -24,9 +24,8 @@ from services.tasklog.core.entries import Entry, Header, Terminal
 
 log = logging.getLogger(__name__)
 
-GATHER_S: Final = (
-    0.005  # between two batches: a batch costs far more than a record. The first after a pause never waits
-)
+# Between two batches: a batch costs far more than a record. The first after a pause never waits.
+GATHER_S: Final = 0.005
 PLENTY: Final = 100
 
 

@@ -19,17 +19,13 @@ class Outbox(Generic[T]):
         self._items.append(item)
         self._wake.set()
 
-    def nudge(self) -> None:
-        """Send a message even if there is nothing to say."""
-        self._wake.set()
-
     def close(self) -> None:
         """No message after those that wait."""
         self.closed = True
         self._wake.set()
 
     async def gather(self) -> list[T] | None:
-        """Everything since the last call, once there is something or a nudge; None when closed."""
+        """Everything since the last call, once there is something; None when closed."""
         if not self.closed:
             await self._wake.wait()
         self._wake.clear()

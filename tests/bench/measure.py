@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import statistics
 import subprocess
 import tempfile
@@ -162,13 +161,6 @@ def metric(stack: Stack, component: str, name: str) -> float:
                 if line.startswith((f"{name} ", f"{name}{{")):
                     total += float(line.rpartition(" ")[2])
     return total
-
-
-def signal_and_time(stack: Stack, instance: str, number: signal.Signals) -> float:
-    """Send a signal; the instant it was sent."""
-    at = time.monotonic()
-    stack.signal(instance, number)
-    return at
 
 
 def median(values: Sequence[float]) -> float:
