@@ -12,4 +12,5 @@
 | `kafka` | a producer on the event loop |
 | `configuration` | the published snapshot, pushed |
 | `clock`, `deadline`, `backoff`, `pace`, `loop_watch` | time |
+| `collector` | when Python's cycle collector runs |
 """

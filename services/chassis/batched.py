@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Method: TypeAlias = Callable[[grpc.aio.Channel], Any]
 MAX_ITEMS = 512
-GAP_S = 0.005
+GAP_S = 0.010
 
 
 def _unavailable(message: str) -> ProblemError:

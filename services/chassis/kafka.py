@@ -70,7 +70,7 @@ class LoopProducer:
     async def send(
         self,
         topic: str,
-        key: bytes,
+        key: bytes | None,
         value: bytes,
         headers: Sequence[tuple[str, bytes]] = (),
         timeout_s: float = 5.0,

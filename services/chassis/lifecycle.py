@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import uvloop
 
+from services.chassis import collector
 from services.chassis.admin import admin_server
 from services.chassis.clock import monotonic
 from services.chassis.loop_watch import LoopWatch
@@ -100,6 +101,7 @@ class Service(Generic[S]):
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
+                collector.settle()
                 log.info("%s started, admin on %s:%d", self.name, settings.host, port)
                 self.spawn("loop metrics", self._measure())
                 await stopping

@@ -1,8 +1,8 @@
 """How busy is the event loop, and what held it up?"""
 
 import asyncio
+import os
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -34,10 +34,17 @@ class LoopWatch:
             self._task.cancel()
 
     async def _beat(self) -> None:
-        wall, cpu, queued = time.monotonic(), time.thread_time(), _queued_s()
+        queue = _RunQueue()
+        try:
+            await self._beat_with(queue)
+        finally:
+            queue.close()
+
+    async def _beat_with(self, queue: "_RunQueue") -> None:
+        wall, cpu, queued = time.monotonic(), time.thread_time(), queue.waited_s()
         while True:
             await asyncio.sleep(self._beat_s)
-            wall_now, cpu_now, queued_now = time.monotonic(), time.thread_time(), _queued_s()
+            wall_now, cpu_now, queued_now = time.monotonic(), time.thread_time(), queue.waited_s()
             elapsed = wall_now - wall
             late = elapsed - self._beat_s
             # CPU time tells our own stall from one that the machine's other load made.
@@ -50,9 +57,25 @@ class LoopWatch:
             wall, cpu, queued = wall_now, cpu_now, queued_now
 
 
-def _queued_s() -> float:
-    """Seconds this thread ever waited for a processor; 0 where the kernel does not tell."""
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_bytes().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
+class _RunQueue:
+    """How long the thread that made this has ever waited for a processor."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._file = -1
+
+    def waited_s(self) -> float:
+        """Seconds; 0 where the kernel does not tell."""
+        if self._file < 0:
+            return 0.0
+        try:
+            return int(os.pread(self._file, 64, 0).split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+    def close(self) -> None:
+        """Once it is not asked any more."""
+        if self._file >= 0:
+            os.close(self._file)

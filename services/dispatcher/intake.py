@@ -25,7 +25,7 @@ from services.tasklog.core.entries import Entry, Header, Terminal
 log = logging.getLogger(__name__)
 
 # Between two batches: a batch costs far more than a record. The first after a pause never waits.
-GATHER_S: Final = 0.005
+GATHER_S: Final = 0.020
 PLENTY: Final = 100
 
 

@@ -22,7 +22,7 @@ M = TypeVar("M")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 FIRST_MESSAGE_S: Final = 5.0
-GATHER_S: Final = 0.005  # between two messages to a worker: a message costs far more than an event
+GATHER_S: Final = 0.010  # between two messages to a worker: a message costs far more than an event
 
 
 class Dispatch(DispatchServicer):

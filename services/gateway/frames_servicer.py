@@ -1,12 +1,14 @@
 """Live frames from workers. A lost batch costs latency, never a byte, so nothing here waits or complains."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from millrace.frames.v1.frames_pb2 import Frame, FrameBatch, PushSummary
 from millrace.frames.v1.frames_pb2_grpc import FramesServicer
 
 SERVICE = "millrace.frames.v1.Frames"
+STRIDE: Final = 24  # frames in one turn of the loop: hundreds at once would hold up acknowledgments
 
 
 class GatewayFrames(FramesServicer):
@@ -19,6 +21,8 @@ class GatewayFrames(FramesServicer):
         """One stream per worker, for as long as both live."""
         batches = 0
         async for batch in requests:
-            self._on_frames(batch.boot, batch.frames)
+            for start in range(0, len(batch.frames), STRIDE):
+                self._on_frames(batch.boot, batch.frames[start : start + STRIDE])
+                await asyncio.sleep(0)
             batches += 1
         return PushSummary(batches=batches)

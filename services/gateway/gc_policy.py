@@ -7,31 +7,19 @@ a cycle once it is closed. Each freeze follows a collection of everything, also 
 were under way then are garbage by now, 20 KB each, and would stay for ever (measured: 0.8 KB per connection more).
 """
 
-import gc
-
-_THRESHOLDS = (50_000, 50, 50)
+from services.chassis import collector
 
 
 class GcPolicy:
-    """Call `warm` once everything long-lived is built, then `accepted` for each connection."""
+    """Call `accepted` for each connection."""
 
     def __init__(self, every: int = 1000) -> None:
         self._every = every
         self._since = 0
 
-    def warm(self) -> None:
-        """Freeze what the process was built from and let the collector run rarely."""
-        gc.set_threshold(*_THRESHOLDS)
-        self._freeze()
-
     def accepted(self) -> None:
         """Count a connection; the last of each batch freezes the batch."""
         self._since += 1
         if self._since >= self._every:
-            self._freeze()
-
-    def _freeze(self) -> None:
-        self._since = 0
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+            self._since = 0
+            collector.freeze()

@@ -126,7 +126,6 @@ async def start(service: Service[GatewaySettings]) -> None:
         ),
     )
     http = await service.enter("http", http_server(gateway.app, settings.host, settings.port))
-    policy.warm()
 
     async def leave(seconds: float) -> None:
         """Clients go elsewhere, requests are answered; tasks go on without this process."""

@@ -27,6 +27,7 @@ from services.tasklog.ports import TaskControl, TokenLog
 
 SILENCE_S = 1.0  # a task silent for longer is read from the log
 SWEEP_S = 0.25
+STRIDE = 24  # readers flushed in one turn of the loop
 COALESCE_S = 0.05  # how long text waits for more while the core is busy
 BUSY = 0.6
 EARLY_FRAMES = 64  # held before the acknowledgment; more are left to the log
@@ -239,9 +240,12 @@ class Readers:
         self._pending.append(reader)
 
     def _flush_all(self) -> None:
-        readers, self._pending = self._pending, []
+        """A stride now, the next in the loop's next turn: acknowledgments go in between."""
+        readers, self._pending = self._pending[:STRIDE], self._pending[STRIDE:]
         for reader in readers:
             self._flush(reader)
+        if self._pending:
+            asyncio.get_running_loop().call_soon(self._flush_all)
 
     def _flush(self, reader: Reader) -> None:
         pending, reader.pending = reader.pending, None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -16,18 +17,27 @@ def request_for(tenant: config.Tenant, api_key: str, tokens: float, requests: fl
 
     All names carry the tenant in braces: one hash slot, so that taking from all or none stays one step in Redis Cluster.
     """
-    limits, tag = tenant.limits, f"{{{tenant.name}}}"
+    request = pb.CheckRequest()
+    request.CopyFrom(_buckets_for(tenant.name, api_key, tenant.limits.SerializeToString(deterministic=True)))
+    for bucket in request.buckets:
+        bucket.cost = tokens if bucket.name.endswith(":tokens") else requests
+    return request
+
+
+@lru_cache(maxsize=4096)  # of one key the same for every request
+def _buckets_for(tenant: str, api_key: str, packed: bytes) -> pb.CheckRequest:
+    limits, tag = config.Limits.FromString(packed), f"{{{tenant}}}"
     rows = (
-        ("key_requests", f"{tag}:key:{api_key}:requests", requests),
-        ("key_tokens", f"{tag}:key:{api_key}:tokens", tokens),
-        ("tenant_requests", f"{tag}:requests", requests),
-        ("tenant_tokens", f"{tag}:tokens", tokens),
+        ("key_requests", f"{tag}:key:{api_key}:requests"),
+        ("key_tokens", f"{tag}:key:{api_key}:tokens"),
+        ("tenant_requests", f"{tag}:requests"),
+        ("tenant_tokens", f"{tag}:tokens"),
     )
     buckets = []
-    for field, name, cost in rows:
+    for field, name in rows:
         if limits.HasField(field):
             limit: config.Limit = getattr(limits, field)
-            buckets.append(pb.Bucket(name=name, rate=limit.rate, period=limit.period, burst=limit.burst, cost=cost))
+            buckets.append(pb.Bucket(name=name, rate=limit.rate, period=limit.period, burst=limit.burst))
     return pb.CheckRequest(buckets=buckets)
 
 

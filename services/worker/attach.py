@@ -17,7 +17,7 @@ from services.tasklog.ports import RedisAwayError
 
 log = logging.getLogger(__name__)
 
-GATHER_S: Final = 0.004  # between two messages: a message costs far more than an event
+GATHER_S: Final = 0.010  # between two messages: a message costs far more than an event
 FOLLOW_S: Final = 0.25  # a dispatcher that stands still breaks no stream; its lease tells
 
 

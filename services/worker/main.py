@@ -32,7 +32,7 @@ from services.worker.worker import Worker
 
 def usage_producer(bootstrap: str) -> LoopProducer:
     """Nobody waits for a usage record but the end of its task, which has time: few, large requests."""
-    return LoopProducer(bootstrap, linger_ms=50)
+    return LoopProducer(bootstrap, linger_ms=100)
 
 
 async def start(service: Service[WorkerSettings]) -> None:

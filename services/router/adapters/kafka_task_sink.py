@@ -14,7 +14,10 @@ CLASS_HEADER: Final = "class"
 
 
 class KafkaTaskSink:
-    """Key = task id, value = the task; a task keeps its partition, so its tries stay in order."""
+    """Value = the task. No key: what gathers in one linger shares a partition, so a batch is one request to the broker.
+
+    Nothing needs a task's tries in one partition: one dispatcher reads them all, and knows a task by its id.
+    """
 
     def __init__(self, producer: LoopProducer) -> None:
         self._producer = producer
@@ -28,5 +31,5 @@ class KafkaTaskSink:
         if task.traceparent:
             headers.append((TRACE_HEADER, task.traceparent.encode()))
         await self._producer.send(
-            topic_of(task.pool, task.priority_class), task.id.encode(), task.SerializeToString(), headers, timeout_s
+            topic_of(task.pool, task.priority_class), None, task.SerializeToString(), headers, timeout_s
         )

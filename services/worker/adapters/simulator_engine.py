@@ -126,7 +126,7 @@ class SimulatorPrompts:
 class Ticker:
     """Wakes many streams with one timer. A stream is woken at its time or up to a grain after it, never before."""
 
-    def __init__(self, grain_s: float = 0.005) -> None:
+    def __init__(self, grain_s: float = 0.02) -> None:
         self._grain_s = grain_s
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # (grain, order, who), a heap
         self._order = count()

@@ -5,13 +5,14 @@ import sys
 
 PROGRAM = """
 import gc
+from services.chassis import collector
 from services.gateway.gc_policy import GcPolicy
 
 class Thing:
     pass
 
 policy = GcPolicy(every=10)
-policy.warm()
+collector.settle()
 assert gc.get_threshold() == (50_000, 50, 50)
 warm = gc.get_freeze_count()
 assert warm > 1000
