@@ -1,22 +1,21 @@
 """How the cache is spoken to: `millrace.cache.v1.Cache`."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
-from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.batch.v1.batch_pb2 import Item
 from millrace.cache.v1 import cache_pb2 as pb
-from millrace.cache.v1.cache_pb2_grpc import CacheServicer as GeneratedServicer
 from services.cache.core.flight import Flight, Join, Lead
 from services.cache.core.lookup import Ask, Found, Hit, answers, questions
 from services.cache.core.scope import KEY_BYTES, Scope, answer_key
 from services.cache.ports import AnswerCache, Ending
 from services.cache.settings import CacheSettings
-from services.chassis.batched import serve_batches
+from services.chassis.batched import method
+from services.chassis.batched_server import Handler, whole
 from services.chassis.clock import monotonic, now
 from services.chassis.errors import ErrorCode, Problem
 from services.chassis.metrics import cache_batch_seconds, cache_lookups, cache_stores
@@ -26,7 +25,7 @@ from services.chassis.resp import RedisAwayError
 COMPLETE: Final = frozenset({"stop", "length"})
 
 
-class CacheServicer(GeneratedServicer):
+class CacheServicer:
     """Answers each batch with one pipeline to the store."""
 
     def __init__(self, cache: AnswerCache, settings: CacheSettings) -> None:
@@ -37,22 +36,13 @@ class CacheServicer(GeneratedServicer):
             result: cache_stores.labels(result=name) for result, name in ((True, "stored"), (False, "dropped"))
         }
 
-    async def Lookup(  # noqa: N802 - the RPC's name
-        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Reply]:
-        """Items are LookupRequest, results LookupReply; any error is a miss to the caller."""
-        async for reply in serve_batches(request_iterator, self.look):
-            yield reply
-
-    async def Store(  # noqa: N802 - the RPC's name
-        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Reply]:
-        """Items are StoreRequest, results StoreReply."""
-        async for reply in serve_batches(request_iterator, self.store):
-            yield reply
+    @property
+    def methods(self) -> Mapping[str, Handler]:
+        """What a batched server serves."""
+        return {method(pb, "Cache", "Lookup"): whole(self.look), method(pb, "Cache", "Store"): whole(self.store)}
 
     async def look(self, items: Sequence[Item]) -> list[bytes | Problem]:
-        """One answer per item, in order."""
+        """LookupRequest to LookupReply, in order; any error is a miss to the caller."""
         began, instant = monotonic(), now()
         asked = [self._ask(item) for item in items]
         asks = [ask for ask in asked if isinstance(ask, Ask)]
@@ -73,7 +63,7 @@ class CacheServicer(GeneratedServicer):
         return replies
 
     async def store(self, items: Sequence[Item]) -> list[bytes | Problem]:
-        """One answer per item, in order."""
+        """StoreRequest to StoreReply, in order."""
         asked = [self._ending(item) for item in items]
         endings = [ending for ending in asked if isinstance(ending, Ending)]
         try:

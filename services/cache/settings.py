@@ -8,7 +8,7 @@ from services.chassis.settings import ServiceSettings, setting
 class CacheSettings(ServiceSettings, frozen=True, kw_only=True):
     """What to keep and how long someone may lead."""
 
-    port: Annotated[int, setting("gRPC port; 0 = any free one.")] = 8102
+    port: Annotated[int, setting("Port of its batched calls; 0 = any free one.")] = 8102
     admin_port: Annotated[int, setting("Port of /healthz, /readyz and /metrics; 0 = any free one.")] = 9102
     redis_patience_s: Annotated[
         float, setting("After this Redis counts as away; callers take a miss after 15 ms anyway.", unit="s")

@@ -7,7 +7,8 @@
 | `errors` | the one table of error codes on all transports |
 | `metrics` | every metric by name |
 | `admin` | /healthz, /readyz, /metrics on a port of its own |
-| `grpc_server`, `grpc_channel`, `batched` | gRPC with health and reflection; many calls in one stream message |
+| `grpc_server`, `grpc_channel` | gRPC with health and reflection |
+| `batched`, `batched_server`, `framing` | many calls in one message, over a plain connection |
 | `resp` | one pipelined Redis connection that knows the run it talks to |
 | `kafka` | a producer on the event loop |
 | `configuration` | the published snapshot, pushed |

@@ -59,7 +59,7 @@ def redrive(
     millrace dead redrive 5ks2v6l7c3x4q5w6e7r2t3y4u5
     """
     again = redriven(find(kafka_address(bootstrap, data), task).task, new_id(), time.time())
-    addresses = [router] if router else Stack(data).status.addresses("router", "grpc")
+    addresses = [router] if router else Stack(data).status.addresses("router", "calls")
     pool = asyncio.run(accept(addresses, again))
     print(f"accepted as {again.id} in pool {pool}")
 
@@ -114,15 +114,15 @@ def redriven(task: Task, task_id: str, now: float) -> Task:
 
 async def accept(routers: list[str], task: Task) -> str:
     """Hand a task to a router, as a gateway does; the pool it went to. Raises StackError if it is refused."""
-    # gRPC is needed here only, and dear to import
+    # Needed here only, and dear to import.
+    from millrace.router.v1 import router_pb2
     from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
-    from millrace.router.v1.router_pb2_grpc import RouterStub
     from services.chassis.backoff import backoff
-    from services.chassis.batched import BatchedClient
+    from services.chassis.batched import BatchedClient, method
     from services.chassis.errors import ProblemError
 
     payload = AcceptRequest(task=task).SerializeToString()
-    async with BatchedClient(routers, lambda channel: RouterStub(channel).Accept) as client:  # type: ignore[no-untyped-call]
+    async with BatchedClient(routers, method(router_pb2, "Router", "Accept")) as client:
         patience = time.monotonic() + TIMEOUT_S
         for pause in backoff(0.02, 0.1):
             if client.ready or time.monotonic() > patience:

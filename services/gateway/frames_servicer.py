@@ -8,7 +8,7 @@ from millrace.frames.v1.frames_pb2 import Frame, FrameBatch, PushSummary
 from millrace.frames.v1.frames_pb2_grpc import FramesServicer
 
 SERVICE = "millrace.frames.v1.Frames"
-STRIDE: Final = 24  # frames in one turn of the loop: hundreds at once would hold up acknowledgments
+STRIDE: Final = 8  # frames in one turn of the loop: hundreds at once would hold up acknowledgments
 
 
 class GatewayFrames(FramesServicer):

@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+from millrace.cache.v1 import cache_pb2
 from millrace.cache.v1.cache_pb2 import LookupReply, StoreReply
-from millrace.cache.v1.cache_pb2_grpc import CacheStub
 from millrace.config.v1.config_pb2 import Snapshot
 from millrace.frames.v1.frames_pb2_grpc import add_FramesServicer_to_server
 from millrace.inference.v1.inference_pb2_grpc import add_InferenceServicer_to_server
+from millrace.limits.v1 import limits_pb2
 from millrace.limits.v1.limits_pb2 import CheckReply
-from millrace.limits.v1.limits_pb2_grpc import RateLimiterStub
+from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptReply
-from millrace.router.v1.router_pb2_grpc import RouterStub
-from services.chassis.batched import BatchedClient, Method
+from services.chassis.batched import BatchedClient, method
 from services.chassis.clock import monotonic
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.errors import ErrorCode, Problem, ProblemError
@@ -55,10 +55,10 @@ async def start(service: Service[GatewaySettings]) -> None:
     await service.enter("configuration", watch, ready=lambda: watch.current is not None)
     config_age.set_function(watch.age_s)
     # Each stub is made per channel; the generated constructors have no types.
-    limiter = _clients(settings.limiter_addresses, lambda ch: RateLimiterStub(ch).Check)  # type: ignore[no-untyped-call]
-    lookup = _clients(settings.cache_addresses, lambda ch: CacheStub(ch).Lookup)  # type: ignore[no-untyped-call]
-    store = _clients(settings.cache_addresses, lambda ch: CacheStub(ch).Store)  # type: ignore[no-untyped-call]
-    router = _clients(settings.router_addresses, lambda ch: RouterStub(ch).Accept)  # type: ignore[no-untyped-call]
+    limiter = _clients(settings.limiter_addresses, method(limits_pb2, "RateLimiter", "Check"))
+    lookup = _clients(settings.cache_addresses, method(cache_pb2, "Cache", "Lookup"))
+    store = _clients(settings.cache_addresses, method(cache_pb2, "Cache", "Store"))
+    router = _clients(settings.router_addresses, method(router_pb2, "Router", "Accept"))
     await service.enter("limiter", limiter)
     await service.enter("cache", lookup)
     await service.enter("cache's leads", store)
@@ -155,8 +155,8 @@ class _Census:
             await asyncio.sleep(LIVE_S)
 
 
-def _clients(addresses: str, method: Method) -> BatchedClient:
-    return BatchedClient([a.strip() for a in addresses.split(",") if a.strip()], method)
+def _clients(addresses: str, called: str) -> BatchedClient:
+    return BatchedClient([a.strip() for a in addresses.split(",") if a.strip()], called)
 
 
 def main() -> None:

@@ -1,15 +1,13 @@
 """How the rate limiter is spoken to: `millrace.limits.v1.RateLimiter`."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import grpc.aio
 from google.protobuf.message import DecodeError
 
-from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.batch.v1.batch_pb2 import Item
 from millrace.limits.v1 import limits_pb2 as pb
-from millrace.limits.v1.limits_pb2_grpc import RateLimiterServicer as GeneratedServicer
-from services.chassis.batched import serve_batches
+from services.chassis.batched import method
+from services.chassis.batched_server import Handler, whole
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
 from services.chassis.metrics import limiter_batch_seconds, limiter_decisions
@@ -19,7 +17,7 @@ from services.limits.core.request import Bucket
 from services.ratelimiter.ports import BucketStore
 
 
-class RateLimiterServicer(GeneratedServicer):
+class RateLimiterServicer:
     """Answers each batch with one call to the store."""
 
     def __init__(self, store: BucketStore) -> None:
@@ -27,15 +25,13 @@ class RateLimiterServicer(GeneratedServicer):
         self._allowed = limiter_decisions.labels(verdict="allowed")
         self._limited = limiter_decisions.labels(verdict="limited")
 
-    async def Check(  # noqa: N802 - the RPC's name
-        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Reply]:
-        """Items are CheckRequest, results CheckReply; `invalid_request` names the field, `unavailable` = Redis is away."""
-        async for reply in serve_batches(request_iterator, self.decide):
-            yield reply
+    @property
+    def methods(self) -> Mapping[str, Handler]:
+        """What a batched server serves."""
+        return {method(pb, "RateLimiter", "Check"): whole(self.decide)}
 
     async def decide(self, items: Sequence[Item]) -> list[bytes | Problem]:
-        """One answer per item, in order."""
+        """CheckRequest to CheckReply, in order; `invalid_request` names the field, `unavailable` = Redis is away."""
         began = monotonic()
         asked = [_asked(item) for item in items]
         valid = [buckets for buckets in asked if not isinstance(buckets, Problem)]

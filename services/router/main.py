@@ -3,9 +3,8 @@
 import asyncio
 
 from millrace.config.v1.config_pb2 import Snapshot
-from millrace.router.v1.router_pb2_grpc import add_RouterServicer_to_server
+from services.chassis.batched_server import batched_server
 from services.chassis.configuration import ConfigurationWatch
-from services.chassis.grpc_server import grpc_server
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
@@ -50,19 +49,9 @@ async def start(service: Service[RouterSettings]) -> None:
 
     watch.subscribe(configured)
     config_age.set_function(watch.age_s)
-    servicer = RouterServicer(acceptance)
-    server = await service.enter(
-        "grpc",
-        grpc_server(
-            settings.host,
-            settings.port,
-            lambda server: add_RouterServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
-            ["millrace.router.v1.Router"],
-        ),
-    )
+    await service.enter("calls", batched_server(settings.host, settings.port, RouterServicer(acceptance).methods))
 
     async def leave(_: float) -> None:
-        await server.set_serving(serving=False)
         await acceptance.drained()
 
     service.on_drain(leave)

@@ -1,38 +1,35 @@
 """How the router is spoken to: `millrace.router.v1.Router`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from functools import cache
-from typing import Any
 
-import grpc.aio
 from google.protobuf.message import DecodeError
 from prometheus_client import Counter
 
-from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.batch.v1.batch_pb2 import Item
+from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
-from millrace.router.v1.router_pb2_grpc import RouterServicer as GeneratedServicer
-from services.chassis.batched import serve_batched
+from services.chassis.batched import method
+from services.chassis.batched_server import Handler, each
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.chassis.metrics import router_accept_seconds, router_accepts
 from services.router.acceptance import Acceptance
 
 
-class RouterServicer(GeneratedServicer):
+class RouterServicer:
     """Each submission is a task of its own: one that waits for Kafka holds up nobody. Their claims share Redis writes."""
 
     def __init__(self, acceptance: Acceptance) -> None:
         self._acceptance = acceptance
 
-    async def Accept(  # noqa: N802 - the RPC's name
-        self, request_iterator: AsyncIterator[Request], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[Reply]:
-        """Items are AcceptRequest, results AcceptReply; the error `unavailable` leaves open whether the task exists."""
-        async for reply in serve_batched(request_iterator, self.accept):
-            yield reply
+    @property
+    def methods(self) -> Mapping[str, Handler]:
+        """What a batched server serves."""
+        return {method(router_pb2, "Router", "Accept"): each(self.accept)}
 
     async def accept(self, item: Item) -> bytes:
-        """One submission. Raises ProblemError."""
+        """AcceptRequest to AcceptReply. Raises ProblemError; `unavailable` leaves open whether the task exists."""
         began = monotonic()
         try:
             request = AcceptRequest.FromString(item.payload)

@@ -8,7 +8,7 @@ from services.chassis.settings import ServiceSettings, setting
 class RouterSettings(ServiceSettings, frozen=True, kw_only=True):
     """Routes and pools come with the configuration snapshot."""
 
-    port: Annotated[int, setting("gRPC port; 0 = any free one.")] = 8104
+    port: Annotated[int, setting("Port of its batched calls; 0 = any free one.")] = 8104
     admin_port: Annotated[int, setting("Port of /healthz, /readyz and /metrics; 0 = any free one.")] = 9104
     produce_s: Annotated[
         float,

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
-from millrace.cache.v1.cache_pb2_grpc import CacheStub
+from millrace.cache.v1 import cache_pb2
 from millrace.config.v1.config_pb2 import Pool, Snapshot
-from services.chassis.batched import BatchedClient
+from services.chassis.batched import BatchedClient, method
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
@@ -80,7 +80,7 @@ async def _answers(service: Service[WorkerSettings]) -> CacheAnswerStore | None:
     addresses = [address for address in service.settings.cache_addresses.split(",") if address]
     if not addresses:
         return None
-    client = BatchedClient(addresses, lambda line: CacheStub(line).Store)  # type: ignore[no-untyped-call]
+    client = BatchedClient(addresses, method(cache_pb2, "Cache", "Store"))
     return CacheAnswerStore(await service.enter("cache", client))
 
 

@@ -1,96 +1,105 @@
 """Batched streams: many calls in one message, answered in any order, failing alone."""
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 
 import pytest
 
-from millrace.limits.v1.limits_pb2_grpc import RateLimiterServicer, RateLimiterStub, add_RateLimiterServicer_to_server
-from services.chassis.batched import BatchedClient, serve_batched, serve_batches
+from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from millrace.limits.v1 import limits_pb2
+from services.chassis import batched
+from services.chassis.batched import BatchedClient, method
+from services.chassis.batched_server import batched_server, each, whole
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
-from services.chassis.grpc_server import grpc_server
+
+CHECK = method(limits_pb2, "RateLimiter", "Check")
 
 
-class EchoServicer(RateLimiterServicer):
+class Echo:
     """Answers with the payload; `slow` waits for release, `bad` is a problem, `bug` raises."""
 
     def __init__(self):
         self.release = asyncio.Event()
         self.messages = 0
+        self.cancelled = 0
 
     async def answer(self, item):
         if item.payload == b"slow":
-            await self.release.wait()
+            try:
+                await self.release.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
         if item.payload == b"bad":
             raise ProblemError(Problem(ErrorCode.SHED, "too much"))
         if item.payload == b"bug":
             raise KeyError("x")
         return item.payload
 
-    async def Check(self, requests, context):
-        async def counted():
-            async for request in requests:
-                self.messages += 1
-                yield request
-
-        async for reply in serve_batched(counted(), self.answer):
-            yield reply
-
-
-class WholeServicer(RateLimiterServicer):
-    async def Check(self, requests, context):
-        async def answer(items):
-            return [Problem(ErrorCode.LIMITED, "no") if i.payload == b"bad" else i.payload for i in items]
-
-        async for reply in serve_batches(requests, answer):
-            yield reply
+    def counted(self, items, answer):
+        self.messages += 1
+        return each(self.answer)(items, answer)
 
 
 @asynccontextmanager
-async def served(servicer, port=0):
-    async with grpc_server(
-        "127.0.0.1",
-        port,
-        lambda s: add_RateLimiterServicer_to_server(servicer, s),
-        ["millrace.limits.v1.RateLimiter"],
-        grace_s=0,
-    ) as server:
+async def served(echo, port=0, *, grace_s=0.0):
+    async with batched_server("127.0.0.1", port, {CHECK: echo.counted}, grace_s=grace_s) as server:
         yield server
 
 
 @asynccontextmanager
 async def client_of(*ports):
-    async with BatchedClient([f"127.0.0.1:{p}" for p in ports], lambda ch: RateLimiterStub(ch).Check) as client:
+    async with BatchedClient([f"127.0.0.1:{p}" for p in ports], CHECK) as client:
         async with asyncio.timeout(5):
-            while not all(s.up for s in client._streams):
+            while not all(line.up for line in client._lines):
                 await asyncio.sleep(0.01)
         yield client
 
 
+async def raw(port, *chunks):
+    """What a server says to bytes that no client of ours would send; b"" is a cut connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for chunk in chunks:
+        writer.write(chunk)
+        await asyncio.sleep(0.02)
+    async with asyncio.timeout(5):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+
+def framed(message):
+    return len(message).to_bytes(4, "big") + message
+
+
 async def test_calls_that_gather_share_messages():
     """500 calls at once need far fewer messages than calls, and each gets its own answer."""
-    servicer = EchoServicer()
-    async with served(servicer) as server, client_of(server.port) as client:
+    echo = Echo()
+    async with served(echo) as server, client_of(server.port) as client:
         answers = await asyncio.gather(*[client.call(b"%d" % i, now() + 5) for i in range(500)])
         assert answers == [b"%d" % i for i in range(500)]
-        assert servicer.messages < 50
+        assert echo.messages < 50
 
 
 async def test_a_slow_call_holds_up_no_other():
     """Answers come in the order they are ready."""
-    servicer = EchoServicer()
-    async with served(servicer) as server, client_of(server.port) as client:
+    echo = Echo()
+    async with served(echo) as server, client_of(server.port) as client:
         slow = asyncio.create_task(client.call(b"slow", now() + 5))
         assert await client.call(b"quick", now() + 5) == b"quick"
         assert not slow.done()
-        servicer.release.set()
+        echo.release.set()
         assert await slow == b"slow"
 
 
 async def test_a_problem_of_one_call_is_an_answer_to_that_call():
     """A coded refusal arrives as it was meant, a bug as `internal`; the stream goes on."""
-    async with served(EchoServicer()) as server, client_of(server.port) as client:
+    async with served(Echo()) as server, client_of(server.port) as client:
         with pytest.raises(ProblemError) as refused:
             await client.call(b"bad", now() + 5)
         assert refused.value.problem == Problem(ErrorCode.SHED, "too much")
@@ -102,16 +111,16 @@ async def test_a_problem_of_one_call_is_an_answer_to_that_call():
 
 async def test_no_answer_by_the_deadline_is_unavailable():
     """The caller's deadline bounds its wait."""
-    async with served(EchoServicer()) as server, client_of(server.port) as client:
+    async with served(Echo()) as server, client_of(server.port) as client:
         with pytest.raises(ProblemError) as late:
             await client.call(b"slow", now() + 0.05)
         assert late.value.problem.code == ErrorCode.UNAVAILABLE
-        assert not client._streams[0].waiting
+        assert not client._lines[0].waiting
 
 
 async def test_a_dead_server_fails_what_waits_and_is_found_again():
     """Calls under way fail at once as unavailable; a server that comes back at the address is used again."""
-    first = served(EchoServicer())
+    first = served(Echo())
     server = await first.__aenter__()
     async with client_of(server.port) as client:
         waiting = asyncio.create_task(client.call(b"slow", now() + 30))
@@ -120,7 +129,7 @@ async def test_a_dead_server_fails_what_waits_and_is_found_again():
         with pytest.raises(ProblemError) as cut:
             await waiting
         assert cut.value.problem.code == ErrorCode.UNAVAILABLE
-        async with served(EchoServicer(), server.port), asyncio.timeout(5):
+        async with served(Echo(), server.port), asyncio.timeout(5):
             while not client.ready:
                 await asyncio.sleep(0.01)
             assert await client.call(b"again", now() + 5) == b"again"
@@ -128,22 +137,125 @@ async def test_a_dead_server_fails_what_waits_and_is_found_again():
 
 async def test_the_least_outstanding_replica_is_asked():
     """A replica that does not answer gets no more than its share."""
-    stuck, quick = EchoServicer(), EchoServicer()
+    stuck, quick = Echo(), Echo()
     async with served(stuck) as first, served(quick) as second, client_of(first.port, second.port) as client:
         waiting = [asyncio.create_task(client.call(b"slow", now() + 5)) for _ in range(2)]
         await asyncio.sleep(0.05)
-        assert len(client._streams[0].waiting) == len(client._streams[1].waiting) == 1
+        assert len(client._lines[0].waiting) == len(client._lines[1].waiting) == 1
         stuck.release.set()
         quick.release.set()
         await asyncio.gather(*waiting)
 
 
 async def test_a_batch_handled_as_a_whole_keeps_each_items_answer():
-    """serve_batches pairs answers with calls by position."""
-    async with served(WholeServicer()) as server, client_of(server.port) as client:
+    """`whole` pairs answers with calls by position; when it fails, every item of the message fails."""
+
+    async def answer(items):
+        if any(item.payload == b"bug" for item in items):
+            raise KeyError("x")
+        return [Problem(ErrorCode.LIMITED, "no") if item.payload == b"bad" else item.payload for item in items]
+
+    async with batched_server("127.0.0.1", 0, {CHECK: whole(answer)}) as server, client_of(server.port) as client:
         answers = await asyncio.gather(
             *[client.call(p, now() + 5) for p in (b"a", b"bad", b"c")], return_exceptions=True
         )
         assert answers[0] == b"a"
         assert answers[1].problem.code == ErrorCode.LIMITED
         assert answers[2] == b"c"
+        with pytest.raises(ProblemError) as failed:
+            await client.call(b"bug", now() + 5)
+        assert failed.value.problem.code == ErrorCode.INTERNAL
+
+
+async def test_a_server_that_stops_answers_what_it_was_asked():
+    """Within its grace; what takes longer is cut and unavailable to the caller."""
+    echo = Echo()
+    serving = served(echo, grace_s=5)
+    server = await serving.__aenter__()
+    async with client_of(server.port) as client:
+        waiting = asyncio.create_task(client.call(b"slow", now() + 30))
+        await asyncio.sleep(0.05)
+        leaving = asyncio.create_task(serving.__aexit__(None, None, None))
+        await asyncio.sleep(0.05)
+        echo.release.set()
+        assert await waiting == b"slow"
+        await leaving
+
+
+async def test_work_for_a_caller_that_went_is_dropped():
+    """Nobody would hear the answer."""
+    echo = Echo()
+    async with served(echo) as server:
+        async with client_of(server.port) as client:
+            waiting = asyncio.create_task(client.call(b"slow", now() + 30))
+            await asyncio.sleep(0.05)
+        waiting.cancel()
+        async with asyncio.timeout(5):
+            while not echo.cancelled:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_accepts_but_says_nothing_is_not_up():
+    """A stopped process: its kernel takes connections and bytes, nobody reads them."""
+
+    async def silent_one(reader, writer):
+        with contextlib.closing(writer):
+            await reader.read()
+
+    async with await asyncio.start_server(silent_one, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        async with BatchedClient([f"127.0.0.1:{port}"], CHECK) as client:
+            await asyncio.sleep(0.1)
+            assert not client.ready
+            with pytest.raises(ProblemError) as away:
+                await client.call(b"a", now() + 5)
+            assert away.value.problem.code == ErrorCode.UNAVAILABLE
+
+
+async def test_a_server_that_falls_silent_is_connected_to_anew(monkeypatch):
+    """It owes answers and says nothing: the next connection may reach a live one."""
+    monkeypatch.setattr(batched, "SILENT_S", 0.1)
+    connections = []
+
+    async def mute(reader, writer):
+        connections.append(writer)
+        writer.write(framed(b""))
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            await reader.read()
+
+    silent = await asyncio.start_server(mute, "127.0.0.1", 0)
+    async with silent, client_of(silent.sockets[0].getsockname()[1]) as client:
+        for _ in range(3):
+            with pytest.raises(ProblemError):
+                await client.call(b"a", now() + 0.08)
+        async with asyncio.timeout(5):
+            while len(connections) < 2:
+                await asyncio.sleep(0.01)
+
+
+async def test_whoever_speaks_another_language_is_cut_off():
+    """An unknown method, a message that is none, one beyond the limit: the others are served on."""
+    async with served(Echo()) as server, client_of(server.port) as client:
+        assert await raw(server.port, framed(b"no.such.Method")) == b""
+        assert await raw(server.port, framed(CHECK.encode()), framed(b"\xff\xff\xff")) in {b"", framed(b"")}
+        assert await raw(server.port, b"\x7f\xff\xff\xff") == b""
+        assert await client.call(b"fine", now() + 5) == b"fine"
+
+
+async def test_messages_arrive_whole_however_the_bytes_are_cut():
+    """One byte at a time, and two messages in one piece."""
+    message = Request(items=[Item(call_id=7, payload=b"ab")]).SerializeToString()
+    bytes_sent = framed(CHECK.encode()) + framed(message) + framed(message)
+    async with served(Echo()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for i in range(len(bytes_sent) - 3):
+            writer.write(bytes_sent[i : i + 1])
+            await asyncio.sleep(0)
+        writer.write(bytes_sent[-3:])
+        results = []
+        async with asyncio.timeout(5):
+            while len(results) < 2:
+                size = int.from_bytes(await reader.readexactly(4), "big")
+                results += Reply.FromString(await reader.readexactly(size)).results
+        assert [(r.call_id, r.result) for r in results] == [(7, b"ab"), (7, b"ab")]
+        writer.close()

@@ -6,16 +6,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from millrace.cache.v1 import cache_pb2 as pb
-from millrace.cache.v1.cache_pb2_grpc import CacheStub, add_CacheServicer_to_server
 from millrace.task.v1.task_pb2 import PRIORITY_CLASS_BATCH, PRIORITY_CLASS_CRITICAL, PRIORITY_CLASS_STANDARD, Usage
 from services.cache.adapters.memory_answer_cache import MemoryAnswerCache
 from services.cache.adapters.redis_answer_cache import RedisAnswerCache
 from services.cache.servicer import CacheServicer
 from services.cache.settings import CacheSettings
-from services.chassis.batched import BatchedClient
+from services.chassis.batched import BatchedClient, method
+from services.chassis.batched_server import batched_server
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
-from services.chassis.grpc_server import grpc_server
 from services.chassis.resp import RedisAwayError, Resp
 
 
@@ -46,18 +45,10 @@ async def serving(*stores):
         callers = []
         for store in stores:
             servicer = CacheServicer(store, CacheSettings())
-            server = await stack.enter_async_context(
-                grpc_server(
-                    "127.0.0.1",
-                    0,
-                    lambda s, c=servicer: add_CacheServicer_to_server(c, s),
-                    ["millrace.cache.v1.Cache"],
-                    grace_s=0,
-                )
-            )
+            server = await stack.enter_async_context(batched_server("127.0.0.1", 0, servicer.methods))
             address = [f"127.0.0.1:{server.port}"]
-            lookups = await stack.enter_async_context(BatchedClient(address, lambda ch: CacheStub(ch).Lookup))
-            saves = await stack.enter_async_context(BatchedClient(address, lambda ch: CacheStub(ch).Store))
+            lookups = await stack.enter_async_context(BatchedClient(address, method(pb, "Cache", "Lookup")))
+            saves = await stack.enter_async_context(BatchedClient(address, method(pb, "Cache", "Store")))
             async with asyncio.timeout(5):
                 while not (lookups.ready and saves.ready):
                     await asyncio.sleep(0.01)

@@ -6,11 +6,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from millrace.limits.v1 import limits_pb2 as pb
-from millrace.limits.v1.limits_pb2_grpc import RateLimiterStub, add_RateLimiterServicer_to_server
-from services.chassis.batched import BatchedClient
+from services.chassis.batched import BatchedClient, method
+from services.chassis.batched_server import batched_server
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
-from services.chassis.grpc_server import grpc_server
 from services.chassis.resp import RedisAwayError
 from services.ratelimiter.adapters.memory_bucket_store import MemoryBucketStore
 from services.ratelimiter.servicer import RateLimiterServicer
@@ -40,17 +39,9 @@ def bucket(name, cost=1.0, rate=1.0, burst=3.0):
 async def limiter(store):
     servicer = RateLimiterServicer(store)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            grpc_server(
-                "127.0.0.1",
-                0,
-                lambda s: add_RateLimiterServicer_to_server(servicer, s),
-                ["millrace.limits.v1.RateLimiter"],
-                grace_s=0,
-            )
-        )
+        server = await stack.enter_async_context(batched_server("127.0.0.1", 0, servicer.methods))
         client = await stack.enter_async_context(
-            BatchedClient([f"127.0.0.1:{server.port}"], lambda ch: RateLimiterStub(ch).Check)
+            BatchedClient([f"127.0.0.1:{server.port}"], method(pb, "RateLimiter", "Check"))
         )
         async with asyncio.timeout(5):
             while not client.ready:

@@ -1,4 +1,4 @@
-"""The router over loopback gRPC: memory in place of Kafka and Redis, signals set by the test."""
+"""The router over loopback: memory in place of Kafka and Redis, signals set by the test."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ import pytest
 from millrace.cache.v1.cache_pb2 import Answer
 from millrace.config.v1.config_pb2 import ModelRoute, Pool, RouteTarget, Snapshot
 from millrace.dispatch.v1.dispatch_pb2 import PoolSignal
+from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
-from millrace.router.v1.router_pb2_grpc import RouterStub, add_RouterServicer_to_server
 from millrace.task.v1.task_pb2 import (
     CACHE_MARK_EXACT,
     OUTCOME_KIND_COMPLETED,
@@ -20,10 +20,10 @@ from millrace.task.v1.task_pb2 import (
     Task,
     Usage,
 )
-from services.chassis.batched import BatchedClient
+from services.chassis.batched import BatchedClient, method
+from services.chassis.batched_server import batched_server
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
-from services.chassis.grpc_server import grpc_server
 from services.chassis.resp import Resp
 from services.router.acceptance import Acceptance, World
 from services.router.adapters.memory_pool_signals import MemoryPoolSignals
@@ -90,14 +90,8 @@ async def router():
     router = Router()
     servicer = RouterServicer(router.acceptance)
     async with (
-        grpc_server(
-            "127.0.0.1",
-            0,
-            lambda s: add_RouterServicer_to_server(servicer, s),
-            ["millrace.router.v1.Router"],
-            grace_s=0,
-        ) as server,
-        BatchedClient([f"127.0.0.1:{server.port}"], lambda ch: RouterStub(ch).Accept) as client,
+        batched_server("127.0.0.1", 0, servicer.methods) as server,
+        BatchedClient([f"127.0.0.1:{server.port}"], method(router_pb2, "Router", "Accept")) as client,
     ):
         async with asyncio.timeout(5):
             while not client.ready:

@@ -5,33 +5,30 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from millrace.cache.v1 import cache_pb2
 from millrace.cache.v1.cache_pb2 import StoreReply, StoreRequest
-from millrace.cache.v1.cache_pb2_grpc import CacheServicer, CacheStub, add_CacheServicer_to_server
 from millrace.task.v1.task_pb2 import OUTCOME_KIND_CANCELLED, OUTCOME_KIND_COMPLETED, Outcome, Task, Usage
-from services.chassis.batched import BatchedClient, serve_batched
+from services.chassis.batched import BatchedClient, method
+from services.chassis.batched_server import batched_server, each
 from services.chassis.errors import ProblemError
-from services.chassis.grpc_server import grpc_server
 from services.tasklog.adapters.cache_answer_store import CacheAnswerStore
 from services.tasklog.adapters.memory_answer_store import MemoryAnswerStore
 from tests.support.components import free_port
 
+STORE = method(cache_pb2, "Cache", "Store")
 WHOLE = Outcome(kind=OUTCOME_KIND_COMPLETED, finish_reason="stop", usage=Usage(completion_tokens=7))
 LESS = Outcome(kind=OUTCOME_KIND_CANCELLED, finish_reason="cancelled")
 
 
-class Recorder(CacheServicer):
+class Recorder:
     """A cache that keeps what it was asked."""
 
     def __init__(self):
         self.requests = []
 
-    async def Store(self, requests, context):
-        async def keep(item):
-            self.requests.append(StoreRequest.FromString(item.payload))
-            return StoreReply(stored=True).SerializeToString()
-
-        async for reply in serve_batched(requests, keep):
-            yield reply
+    async def keep(self, item):
+        self.requests.append(StoreRequest.FromString(item.payload))
+        return StoreReply(stored=True).SerializeToString()
 
     @property
     def answers(self):
@@ -55,12 +52,9 @@ async def store(request):
 
 @asynccontextmanager
 async def served(recorder):
-    def register(server):
-        add_CacheServicer_to_server(recorder, server)
-
     async with (
-        grpc_server("127.0.0.1", 0, register, ["millrace.cache.v1.Cache"], grace_s=0) as server,
-        BatchedClient([f"127.0.0.1:{server.port}"], lambda ch: CacheStub(ch).Store) as client,
+        batched_server("127.0.0.1", 0, {STORE: each(recorder.keep)}) as server,
+        BatchedClient([f"127.0.0.1:{server.port}"], STORE) as client,
     ):
         async with asyncio.timeout(10):
             while not client.ready:
@@ -95,6 +89,6 @@ async def test_the_ticket_and_the_usage_go_along():
 
 async def test_a_cache_that_is_away_says_so():
     """The end routine goes on without it."""
-    async with BatchedClient([f"127.0.0.1:{free_port()}"], lambda ch: CacheStub(ch).Store) as client:
+    async with BatchedClient([f"127.0.0.1:{free_port()}"], STORE) as client:
         with pytest.raises(ProblemError):
             await CacheAnswerStore(client).store(ticketed(b"whole"), "Hi", WHOLE)

@@ -57,14 +57,14 @@ async def test_a_task_goes_to_the_lane_of_its_pool_and_class_in_memory():
 
 @pytest.mark.real
 async def test_a_task_goes_to_the_lane_of_its_pool_and_class_in_kafka(kafka_bootstrap, pool):
-    """Key = id, value = the task, headers for tools that do not decode it."""
+    """No key, value = the task, headers for tools that do not decode it."""
     standard, batch = a_task(pool), a_task(pool, PRIORITY_CLASS_BATCH, trace="")
     async with LoopProducer(kafka_bootstrap) as producer:
         sink = KafkaTaskSink(producer)
         await sink.put(standard, 10.0)
         await sink.put(batch, 10.0)
     ((key, task, headers),) = committed(kafka_bootstrap, f"tasks.{pool}.standard", 1)
-    assert (key, task) == (standard.id.encode(), standard)
+    assert (key, task) == (None, standard)
     assert headers == {"deadline": b"1700000000123", "class": b"standard", "traceparent": standard.traceparent.encode()}
     ((_, task, headers),) = committed(kafka_bootstrap, f"tasks.{pool}.batch", 1)
     assert task == batch

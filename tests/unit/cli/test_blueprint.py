@@ -25,7 +25,7 @@ ready = "redis port"
 title = "router"
 command = ["router"]
 count = 2
-ports = { grpc = 8104, admin = 9104 }
+ports = { calls = 8104, admin = 9104 }
 ready = "http admin /readyz"
 after = ["redis"]
 
@@ -92,7 +92,7 @@ def test_first_instances_get_their_preferred_ports():
     ports = assign_ports(expand(COMPONENTS, {"gateway": 2}), lambda _: True)
     assert ports["gateway-1"] == {"http": 8080, "grpc": 8081}
     assert ports["gateway-2"] == {"http": 8082, "grpc": 8083}
-    assert ports["router-2"] == {"grpc": 8105, "admin": 9105}
+    assert ports["router-2"] == {"calls": 8105, "admin": 9105}
 
 
 def test_a_taken_port_moves_to_the_next_free_one():
@@ -119,10 +119,10 @@ def test_templates_name_ports_addresses_and_values():
 
     assert filled("{self} on {self.http}, {data}/x") == "gateway-1 on 8080, /d/x"
     assert filled("redis://127.0.0.1:{redis.port}/0") == "redis://127.0.0.1:16379/0"
-    assert filled("{all.router.grpc}") == "127.0.0.1:8104,127.0.0.1:8105"
-    assert not filled("{all.cache.grpc}")
-    with pytest.raises(BlueprintError, match=r"{cache\.grpc} of gateway-1 names nothing"):
-        filled("{cache.grpc}")
+    assert filled("{all.router.calls}") == "127.0.0.1:8104,127.0.0.1:8105"
+    assert not filled("{all.cache.calls}")
+    with pytest.raises(BlueprintError, match=r"{cache\.calls} of gateway-1 names nothing"):
+        filled("{cache.calls}")
 
 
 def test_an_instance_knows_its_component():

@@ -3,7 +3,7 @@
 components = parse(text)
 instances = expand(components, {"worker": 3}, only=())
 ports = assign_ports(instances, is_free)
-fill("{all.router.grpc}", ...)            # "127.0.0.1:8104"
+fill("{all.router.calls}", ...)            # "127.0.0.1:8104"
 """
 
 import re
@@ -136,7 +136,7 @@ _REFERENCE = re.compile(r"\{([a-z_]+(?:[.-][a-z_]+)*)\}")
 def fill(template: str, instance: Instance, ports: Ports, values: Mapping[str, str]) -> str:
     """Replace every `{...}` of a template. Raises BlueprintError for a name that means nothing.
 
-    `{self}` instance name, `{self.http}` own port, `{redis.port}` port of the first instance of a component, `{all.router.grpc}`
+    `{self}` instance name, `{self.http}` own port, `{redis.port}` port of the first instance of a component, `{all.router.calls}`
     all addresses of a component's port (empty when there is none), anything else from `values`.
     """
 
