@@ -32,6 +32,7 @@ GAP_S: Final = 0.010
 CONNECT_S: Final = 5.0
 SILENT_S: Final = 3.0  # a server that owes answers and says nothing for so long is connected to anew
 KEEPALIVE_S: Final = 10  # of an idle connection
+LAST_LOOK_S: Final = 0.002  # the loop reads what has arrived before a timer that is due this much later
 
 
 def method(protos: ModuleType, service: str, name: str) -> str:
@@ -81,7 +82,11 @@ class _Line:
         return future
 
     def expire(self, call_id: int) -> None:
-        """Nobody waits for this call any more."""
+        """The call's time is over; but when this loop was held up, the answer may be here and only not be read yet."""
+        if call_id in self.waiting:
+            self._loop.call_later(LAST_LOOK_S, self._give_up, call_id)
+
+    def _give_up(self, call_id: int) -> None:
         if future := self.waiting.pop(call_id, None):
             if not future.done():
                 future.set_exception(_unavailable(f"{self.address} did not answer in time"))

@@ -1,7 +1,9 @@
-"""Log, then notify: one pipeline per tick for all tasks, then one batch of frames per gateway that reads them.
+"""Log, then notify: one pipeline for many tasks, then one batch of frames per gateway that reads them.
 
 This is the hot path of the worker. A delta costs one entry of the pipeline and one frame for each reader; nothing here wakes a
-coroutine per token.
+coroutine per token. A task is written at most once per tick, and at most `SLICE` tasks at once: an engine that decodes a
+batch gives text of hundreds of tasks in one instant, and while the gateway sends one slice the next one is written. From
+then on the slices keep their distance, because each task counts its tick from its own last flush.
 """
 
 import asyncio
@@ -25,6 +27,8 @@ from services.worker.task_run import TaskRun
 log = logging.getLogger(__name__)
 
 AWAY_RETRY_S: Final = 0.1
+SLICE: Final = 64
+AT_ONCE: Final = 0.0  # due before all others
 
 Piece: TypeAlias = tuple[TaskRun, Delta | Terminal]
 
@@ -41,27 +45,39 @@ class Flusher:
         self._tick = tick
         self._busy = busy
         self._dirty: list[TaskRun] = []
+        self._clock = asyncio.get_running_loop().time
         self._pace = Pace(lambda: tick.gap_s)
 
     def mark(self, run: TaskRun, *, at_once: bool = False) -> None:
-        """The run has something to log, or settles when it has not. Waits at most a tick; a first delta does not wait."""
-        if not self._dirty:
-            self._pace.wake(self._tick.length_s)
-        if at_once:
-            self._pace.wake()
-        if not run.dirty:
+        """The run has something to log, or settles when it has not: a tick after its last flush, or at once."""
+        due = AT_ONCE if at_once else run.flushed_at + self._tick.length_s
+        if run.dirty:
+            due = min(due, run.due)
+        else:
             run.dirty = True
             self._dirty.append(run)
+        run.due = due
+        self._pace.wake(max(due - self._clock(), 0.0))
 
     async def run(self) -> None:
         """Flush until cancelled."""
         while True:
             await self._pace.wait()
             worker_tick.set(self._tick.adapt(self._busy()))
-            runs, self._dirty = self._dirty, []
-            for run in runs:
-                run.dirty = False
-            await self._flush(runs)
+            while runs := self._due():
+                await self._flush(runs)
+            if self._dirty:
+                self._pace.wake(max(min(run.due for run in self._dirty) - self._clock(), 0.0))
+
+    def _due(self) -> Sequence[TaskRun]:
+        """The slice that is due, the longest due first."""
+        at = self._clock()
+        due = sorted((run for run in self._dirty if run.due <= at), key=lambda run: run.due)[:SLICE]
+        for run in due:
+            run.dirty, run.flushed_at = False, at
+        if due:
+            self._dirty = [run for run in self._dirty if run.dirty]
+        return due
 
     async def _flush(self, runs: Sequence[TaskRun]) -> None:
         by_redis_run: dict[str, list[TaskRun]] = {}

@@ -27,8 +27,10 @@ class TaskRun:
         "closing",
         "deadline",
         "dirty",
+        "due",
         "failure",
         "first_text_at",
+        "flushed_at",
         "job",
         "open",
         "prompt_tokens",
@@ -50,6 +52,7 @@ class TaskRun:
         self.began = False  # has it given anything since
         self.cancelled = False
         self.dirty = False  # is it in the flusher's list
+        self.due = self.flushed_at = 0.0  # by the loop's clock: its next flush, and its last one
         self.failure = ""
         self.closing: Settled | None = None
         self.job: asyncio.Task[None] | None = None  # carries the present attempt

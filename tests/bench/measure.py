@@ -163,6 +163,15 @@ def metric(stack: Stack, component: str, name: str) -> float:
     return total
 
 
+def wait_idle(stack: Stack, patience_s: float = 60) -> None:
+    """Wait until the simulator runs nothing."""
+    ends = time.monotonic() + patience_s
+    while metric(stack, "worker-sim", "millrace_worker_active_tasks"):
+        if time.monotonic() > ends:
+            raise TimeoutError(f"the simulator is still at work after {patience_s:.0f} s")
+        time.sleep(0.2)
+
+
 def median(values: Sequence[float]) -> float:
     """Median, nan for none."""
     return statistics.median(values) if values else float("nan")

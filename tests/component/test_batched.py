@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -116,6 +117,17 @@ async def test_no_answer_by_the_deadline_is_unavailable():
             await client.call(b"slow", now() + 0.05)
         assert late.value.problem.code == ErrorCode.UNAVAILABLE
         assert not client._lines[0].waiting
+
+
+async def test_an_answer_that_came_while_the_loop_was_held_up_counts():
+    """The server was in time; that nobody read the answer is not its fault."""
+    async with served(Echo()) as server, client_of(server.port) as client:
+        call = asyncio.create_task(client.call(b"quick", now() + 0.2))
+        await asyncio.sleep(0)  # on its way
+        time.sleep(0.05)
+        await asyncio.sleep(0)
+        time.sleep(0.3)
+        assert await call == b"quick"
 
 
 async def test_a_dead_server_fails_what_waits_and_is_found_again():

@@ -148,6 +148,37 @@ async def test_many_tasks_share_one_pipeline(dispatcher: FakeDispatcher) -> None
         assert log.pipelines < entries / 4
 
 
+async def test_an_engine_that_decodes_a_batch_is_logged_in_slices(dispatcher: FakeDispatcher) -> None:
+    """Text of 150 tasks in one instant: no pipeline is longer than a slice, and a first text goes before what waits."""
+
+    class Sizes(MemoryTokenLog):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slices: list[list[str]] = []
+
+        async def append(self, run_id, entries):
+            self.slices.append([name for name, _ in entries])
+            return await super().append(run_id, entries)
+
+    engine, log = ScriptedEngine(), Sizes()
+    names = [f"t{n}" for n in range(150)]
+    async with WorkerRoom(dispatcher, engine=engine, log=log, slots=151, tick_s=0.05) as room:
+        for name in (*names, "new"):
+            dispatcher.assign(task(name))
+            await dispatcher.hear("started", name)
+        for name in names:
+            engine.feed(name, "first")
+        await eventually(lambda: all(room.logged(name) == 5 for name in names))
+        log.slices.clear()
+        for name in names:
+            engine.feed(name, " more")
+        engine.feed("new", "first")
+        await eventually(lambda: all(room.logged(name) == 10 for name in names))
+        assert max(len(slice_) for slice_ in log.slices) <= 64
+        assert sorted(name for slice_ in log.slices for name in slice_) == sorted((*names, "new"))
+        assert log.slices[0][0] == "new"
+
+
 async def test_credits_are_the_free_slots(dispatcher: FakeDispatcher) -> None:
     """Credits cover the slots, an assignment takes one, a task that the engine is done with gives it back."""
     async with WorkerRoom(dispatcher, slots=3):

@@ -42,12 +42,10 @@ class KafkaLaneLog:
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
-                # The broker answers as soon as there is one record. While the loop has not taken what came, librdkafka asks
-                # for no more: a busy broker answers one request for many records instead of one for each.
+                # The broker answers as soon as there is one record; librdkafka keeps a little ahead of the loop. It must not be
+                # told to keep less: a partition that is left out of one request waits for that request's 500 ms.
                 "fetch.min.bytes": 1,
                 "fetch.wait.max.ms": 500,
-                "queued.min.messages": 1,
-                "fetch.queue.backoff.ms": 10,
                 "queued.max.messages.kbytes": 16_384,
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 500,
