@@ -46,6 +46,15 @@ def method(protos: ModuleType, service: str, name: str) -> str:
     return full_name
 
 
+def addresses_of(text: str) -> list[str]:
+    """The addresses of a setting, comma-separated.
+
+    >>> addresses_of("127.0.0.1:1, 127.0.0.1:2,")
+    ['127.0.0.1:1', '127.0.0.1:2']
+    """
+    return [address.strip() for address in text.split(",") if address.strip()]
+
+
 def _unavailable(message: str) -> ProblemError:
     return ProblemError(Problem(ErrorCode.UNAVAILABLE, message))
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
@@ -117,12 +117,6 @@ class BatchedServer:
     """A running server."""
 
     port: int
-    _callers: set[_Served] = field(repr=False)
-
-    async def answered(self, grace_s: float) -> None:
-        """Wait for what was asked."""
-        if running := [task for caller in self._callers for task in caller.running]:
-            await asyncio.wait(running, timeout=grace_s)
 
 
 @asynccontextmanager
@@ -141,12 +135,12 @@ async def batched_server(
         return caller.connection
 
     listener = await asyncio.get_running_loop().create_server(accepted, host, port)
-    running = BatchedServer(listener.sockets[0].getsockname()[1], callers)
     try:
-        yield running
+        yield BatchedServer(listener.sockets[0].getsockname()[1])
     finally:
         listener.close()
-        await running.answered(grace_s)
+        if asked := [task for caller in callers for task in caller.running]:
+            await asyncio.wait(asked, timeout=grace_s)
         await asyncio.sleep(0)  # answers of this turn are on their way
         for caller in tuple(callers):
             caller.connection.close()

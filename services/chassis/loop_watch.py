@@ -1,6 +1,7 @@
 """How busy is the event loop, and what held it up?"""
 
 import asyncio
+import contextlib
 import os
 import time
 from types import TracebackType
@@ -34,27 +35,21 @@ class LoopWatch:
             self._task.cancel()
 
     async def _beat(self) -> None:
-        queue = _RunQueue()
-        try:
-            await self._beat_with(queue)
-        finally:
-            queue.close()
-
-    async def _beat_with(self, queue: "_RunQueue") -> None:
-        wall, cpu, queued = time.monotonic(), time.thread_time(), queue.waited_s()
-        while True:
-            await asyncio.sleep(self._beat_s)
-            wall_now, cpu_now, queued_now = time.monotonic(), time.thread_time(), queue.waited_s()
-            elapsed = wall_now - wall
-            late = elapsed - self._beat_s
-            # CPU time tells our own stall from one that the machine's other load made.
-            if late > self._stall_s and cpu_now - cpu > self._stall_s:
-                self.total_stalls += 1
-                self.stalls.append(late)
-                del self.stalls[:-100]
-            wanted = cpu_now - cpu + queued_now - queued
-            self.busy += (min(wanted / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
-            wall, cpu, queued = wall_now, cpu_now, queued_now
+        with contextlib.closing(_RunQueue()) as queue:
+            wall, cpu, queued = time.monotonic(), time.thread_time(), queue.waited_s()
+            while True:
+                await asyncio.sleep(self._beat_s)
+                wall_now, cpu_now, queued_now = time.monotonic(), time.thread_time(), queue.waited_s()
+                elapsed = wall_now - wall
+                late = elapsed - self._beat_s
+                # CPU time tells our own stall from one that the machine's other load made.
+                if late > self._stall_s and cpu_now - cpu > self._stall_s:
+                    self.total_stalls += 1
+                    self.stalls.append(late)
+                    del self.stalls[:-100]
+                wanted = cpu_now - cpu + queued_now - queued
+                self.busy += (min(wanted / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
+                wall, cpu, queued = wall_now, cpu_now, queued_now
 
 
 class _RunQueue:

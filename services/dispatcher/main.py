@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from millrace.cache.v1 import cache_pb2
 from millrace.config.v1.config_pb2 import Snapshot
 from millrace.dispatch.v1.dispatch_pb2_grpc import add_DispatchServicer_to_server
-from services.chassis.batched import BatchedClient, method
+from services.chassis.batched import BatchedClient, addresses_of, method
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.grpc_server import grpc_server
 from services.chassis.kafka import LoopProducer
@@ -36,7 +36,7 @@ async def start(service: Service[DispatcherSettings]) -> None:
     configuration = ConfigurationWatch(settings.redis_url, Snapshot.FromString)
     await service.enter("configuration", configuration, ready=lambda: configuration.current is not None)
     config_age.set_function(configuration.age_s)
-    addresses = [address for address in settings.cache_addresses.split(",") if address]
+    addresses = addresses_of(settings.cache_addresses)
     cache = await service.enter("cache", BatchedClient(addresses, method(cache_pb2, "Cache", "Store")))
     lanes = await service.enter("lanes", AsyncExitStack())
 

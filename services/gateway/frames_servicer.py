@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from millrace.frames.v1.frames_pb2 import Frame, FrameBatch, PushSummary
 from millrace.frames.v1.frames_pb2_grpc import FramesServicer
+from services.gateway.readers import STRIDE
 
 SERVICE = "millrace.frames.v1.Frames"
-STRIDE: Final = 8  # frames in one turn of the loop: hundreds at once would hold up acknowledgments
 
 
 class GatewayFrames(FramesServicer):

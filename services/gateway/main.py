@@ -13,7 +13,7 @@ from millrace.limits.v1 import limits_pb2
 from millrace.limits.v1.limits_pb2 import CheckReply
 from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptReply
-from services.chassis.batched import BatchedClient, method
+from services.chassis.batched import BatchedClient, addresses_of, method
 from services.chassis.clock import monotonic
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.errors import ErrorCode, Problem, ProblemError
@@ -54,11 +54,11 @@ async def start(service: Service[GatewaySettings]) -> None:
     watch = ConfigurationWatch(settings.redis_url, lambda raw: Directory(Snapshot.FromString(raw)))
     await service.enter("configuration", watch, ready=lambda: watch.current is not None)
     config_age.set_function(watch.age_s)
-    # Each stub is made per channel; the generated constructors have no types.
-    limiter = _clients(settings.limiter_addresses, method(limits_pb2, "RateLimiter", "Check"))
-    lookup = _clients(settings.cache_addresses, method(cache_pb2, "Cache", "Lookup"))
-    store = _clients(settings.cache_addresses, method(cache_pb2, "Cache", "Store"))
-    router = _clients(settings.router_addresses, method(router_pb2, "Router", "Accept"))
+    caches = addresses_of(settings.cache_addresses)
+    limiter = BatchedClient(addresses_of(settings.limiter_addresses), method(limits_pb2, "RateLimiter", "Check"))
+    lookup = BatchedClient(caches, method(cache_pb2, "Cache", "Lookup"))
+    store = BatchedClient(caches, method(cache_pb2, "Cache", "Store"))
+    router = BatchedClient(addresses_of(settings.router_addresses), method(router_pb2, "Router", "Accept"))
     await service.enter("limiter", limiter)
     await service.enter("cache", lookup)
     await service.enter("cache's leads", store)
@@ -153,10 +153,6 @@ class _Census:
             with contextlib.suppress(RedisAwayError):
                 self.gateways = await self._presence.gateways()
             await asyncio.sleep(LIVE_S)
-
-
-def _clients(addresses: str, called: str) -> BatchedClient:
-    return BatchedClient([a.strip() for a in addresses.split(",") if a.strip()], called)
 
 
 def main() -> None:

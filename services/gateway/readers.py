@@ -27,7 +27,7 @@ from services.tasklog.ports import TaskControl, TokenLog
 
 SILENCE_S = 1.0  # a task silent for longer is read from the log
 SWEEP_S = 0.25
-STRIDE = 8  # readers flushed in one turn of the loop
+STRIDE = 8  # readers served in one turn of the loop: hundreds at once would hold up acknowledgments
 COALESCE_S = 0.05  # how long text waits for more while the core is busy
 BUSY = 0.6
 EARLY_FRAMES = 64  # held before the acknowledgment; more are left to the log

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from millrace.cache.v1 import cache_pb2
 from millrace.config.v1.config_pb2 import Pool, Snapshot
-from services.chassis.batched import BatchedClient, method
+from services.chassis.batched import BatchedClient, addresses_of, method
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
@@ -77,7 +77,7 @@ async def start(service: Service[WorkerSettings]) -> None:
 
 
 async def _answers(service: Service[WorkerSettings]) -> CacheAnswerStore | None:
-    addresses = [address for address in service.settings.cache_addresses.split(",") if address]
+    addresses = addresses_of(service.settings.cache_addresses)
     if not addresses:
         return None
     client = BatchedClient(addresses, method(cache_pb2, "Cache", "Store"))

@@ -18,7 +18,7 @@ import resource
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -43,30 +43,33 @@ def paused(stack: Stack, name: str) -> Iterator[None]:
 @contextlib.contextmanager
 def slowed(stack: Stack, name: str, share: float = 0.9) -> Iterator[None]:
     """Hold a component up for a share of the time during the block."""
-    over = threading.Event()
     pids = [c.pid for c in stack.status.named(name) if c.pid]
-    thread = threading.Thread(target=slow, args=(pids, share), kwargs={"over": over}, daemon=True)
-    thread.start()
-    try:
+    with _meanwhile(lambda over: slow(pids, share, over=over)):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextlib.contextmanager
 def full_disk(stack: Stack, name: str = "kafka") -> Iterator[None]:
     """Let every write to a file fail for a component during the block, in all its lives."""
+    try:
+        with _meanwhile(lambda over: _keep_full(stack, name, over)):
+            yield
+    finally:
+        for pid in {c.pid for c in stack.status.named(name) if c.pid}:
+            _limit_files(pid, None)
+
+
+@contextlib.contextmanager
+def _meanwhile(work: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Let `work` go on in a thread during the block; the event tells it when the block is over."""
     over = threading.Event()
-    thread = threading.Thread(target=_keep_full, args=(stack, name, over), daemon=True)
+    thread = threading.Thread(target=work, args=(over,), daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
-        for pid in {c.pid for c in stack.status.named(name) if c.pid}:
-            _limit_files(pid, None)
 
 
 def _keep_full(stack: Stack, name: str, over: threading.Event) -> None:
