@@ -43,7 +43,7 @@ class Subject:
 @pytest.fixture(params=["simulator", pytest.param("triton", marks=pytest.mark.real)])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "simulator":
-        yield Subject(SimulatorEngine(Pacing(tokens_per_s=2000, stall_s=SILENCE_S)), SimulatorPrompts())
+        yield Subject(SimulatorEngine(Pacing(tokens_per_s=400, stall_s=SILENCE_S)), SimulatorPrompts())
         return
     prompts = AssetsPrompts(TINY)
     async with TritonEngine(request.getfixturevalue("triton_address"), "tiny", prompts) as engine:
@@ -56,9 +56,9 @@ async def test_a_running_engine_is_ready(subject: Subject):
 
 
 async def test_an_answer_ends_once_with_reason_and_usage(subject: Subject):
-    """Every chunk before the last has neither; the tokens add up to the limit."""
+    """Every chunk before the last has neither, however few there are; the tokens add up to the limit."""
     *before, last = await subject.chunks(subject.request("Open a file", 24))
-    assert {(chunk.finish_reason, chunk.usage) for chunk in before} == {(None, None)}
+    assert {(chunk.finish_reason, chunk.usage) for chunk in before} <= {(None, None)}
     assert last.finish_reason == "length"
     assert last.usage is not None
     assert last.usage.prompt_tokens == subject.prompts.count(subject.request("Open a file").prompt)
@@ -93,7 +93,7 @@ async def test_a_continuation_gives_the_rest_of_the_uninterrupted_text(subject: 
     """From wherever an attempt was lost, prefix and rest are the whole."""
     chunks = await subject.chunks(subject.request("Open a file", 24))
     whole = "".join(chunk.text for chunk in chunks)
-    for given in (1, 7, 16, 23):
+    for given in sorted({1, len(chunks) // 3, 2 * len(chunks) // 3, len(chunks) - 1} - {0}):
         prefix = "".join(chunk.text for chunk in chunks[:given])
         left = 24 - sum(chunk.tokens for chunk in chunks[:given])
         assert prefix + await subject.text("Open a file", left, forced_prefix=prefix) == whole
@@ -144,7 +144,7 @@ async def test_a_prompt_beyond_the_context_is_a_fatal_fault(subject: Subject):
 
 async def test_a_simulated_engine_that_falls_silent_is_a_fault():
     """After the text so far, `continue_elsewhere` within the time a stall may last."""
-    subject = Subject(SimulatorEngine(Pacing(tokens_per_s=2000, stall_s=0.1)), SimulatorPrompts())
+    subject = Subject(SimulatorEngine(Pacing(tokens_per_s=400, stall_s=0.1)), SimulatorPrompts())
     stream = subject.engine.generate(subject.request("[[sim fault=hang@3]]"))
     with pytest.raises(EngineFault) as fault:
         [chunk async for chunk in stream]
