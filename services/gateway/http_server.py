@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from services.gateway.doorkeeper import AUTHENTICATE_S
 
 BACKLOG = 4096
+SWEEP_S = 0.25
 KEEP_ALIVE_S = 75.0  # for the next request of a connection; longer than load balancers keep theirs
 
 
@@ -42,25 +43,32 @@ async def http_server(app: web.Application, host: str, port: int) -> AsyncIterat
 
     A handler is cancelled when its client is gone. A client has 5 s for its first request.
     """
-    silent: set[RequestHandler] = set()
+    loop = asyncio.get_running_loop()
+    # Until when each connection must have said something, the oldest first. One timer for all: one for each would keep what
+    # aiohttp holds for a handshake, some 5 KB, for seconds after the connection has become a WebSocket.
+    silent: dict[RequestHandler, float] = {}
 
     @web.middleware
     async def heard(
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        silent.discard(request.protocol)
+        silent.pop(request.protocol, None)
         return await handler(request)
 
-    def close_if_silent(connection: RequestHandler) -> None:
-        if connection in silent:
-            silent.discard(connection)
-            connection.force_close()
+    async def close_silent() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            while silent:
+                connection, due = next(iter(silent.items()))
+                if due > loop.time():
+                    break
+                del silent[connection]
+                connection.force_close()
 
     def connect() -> RequestHandler:
         assert runner.server is not None
         connection = runner.server()
-        silent.add(connection)
-        loop.call_later(AUTHENTICATE_S, close_if_silent, connection)
+        silent[connection] = loop.time() + AUTHENTICATE_S
         return connection
 
     app.middlewares.insert(0, heard)
@@ -68,10 +76,11 @@ async def http_server(app: web.Application, host: str, port: int) -> AsyncIterat
         app, access_log=None, handler_cancellation=True, shutdown_timeout=1.0, keepalive_timeout=KEEP_ALIVE_S
     )
     await runner.setup()
-    loop = asyncio.get_running_loop()
+    sweep = asyncio.create_task(close_silent(), name="close silent connections")
     server = await loop.create_server(connect, host, port, backlog=BACKLOG, reuse_port=True)
     try:
         yield HttpServer(server.sockets[0].getsockname()[1], server, runner)
     finally:
+        sweep.cancel()
         server.close()
         await runner.cleanup()
