@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down status test unit check format protos lock chaos bench clean
+.PHONY: help setup run up down status test test-kubernetes unit check format protos crds lock chaos bench clean
 
 python := .venv/bin/python
 pytest := $(python) -m pytest
@@ -15,7 +15,7 @@ tiers := "tests/architecture tests/unit tests/property" "tests/contract tests/co
 images := gateway ratelimiter cache router dispatcher worker operator client cli
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}'
 
 setup: ## bring everything: Debian packages (as root), .venv, Kafka, Triton
 	@deploy/local/setup
@@ -38,6 +38,10 @@ test: setup ## all tests, up to real browsers on the real stack
 	  echo "== $$paths"; $(pytest) $$paths $(ARGS) || failed=1; \
 	done; exit $$failed
 
+test-kubernetes: setup ## tests against a real Kubernetes API server (needs Go; builds etcd, API server, kubectl and helm once, 11 min)
+	@deploy/cluster/cluster build control helm
+	@$(pytest) tests/kubernetes $(ARGS)
+
 unit: setup ## only the quick tests: architecture, unit, property
 	@$(pytest) tests/architecture tests/unit tests/property $(ARGS)
 
@@ -47,11 +51,15 @@ check: setup ## style, types, import contracts, generated code
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	$(python) protos/generate.py --check
+	$(python) -m millrace_operator.crds --check
 	$(pytest) -q tests/architecture
 
 format: ## put the code into its form
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
+
+crds: ## generate the custom resource definitions of the chart
+	$(python) -m millrace_operator.crds
 
 protos: ## generate protos/gen
 	$(python) protos/generate.py

@@ -1,174 +1,162 @@
-"""The schema of the manifests: every field with its default, its bounds and what it means, in this one place.
+"""The schema of the manifests: every field with its default, its bounds and what it means.
 
 Group `millrace.dev/v1alpha1`. A field that is not here is refused by name, so a typing error never passes as a default.
+The offline compiler reads manifests with it, and `python -m millrace_operator.crds` writes the CRDs of the chart from it:
+change a field or a rule here (a WorkerPool's in `worker_pool.py`), then generate.
+
 API keys stand in ordinary Secrets (`v1`): an entry's value is the key itself (`mr_` and 32 base32 characters) or, for
 those who keep it elsewhere, the 64 hexadecimal digits of its SHA-256. Specs never hold a key.
 """
 
 import base64
 import binascii
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="a DNS label")]
-ModelName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$", description="as clients write it")]
-Tokens = Annotated[int, Meta(ge=1, le=1_000_000)]
-Positive = Annotated[float, Meta(gt=0, le=1e12)]
+from millrace_operator.core.declare import (
+    Column,
+    Count,
+    CustomResource,
+    Generation,
+    Metadata,
+    ModelName,
+    Name,
+    ObjectName,
+    Positive,
+    Rule,
+    Schema,
+    Tokens,
+    doc,
+    keyed,
+)
+from millrace_operator.core.reasons import Condition
+from millrace_operator.core.worker_pool import WorkerPool
+
+__all__ = [
+    "CUSTOM_RESOURCES",
+    "KINDS",
+    "ClassName",
+    "Dimensions",
+    "Key",
+    "Limit",
+    "LimitPolicy",
+    "LimitPolicySpec",
+    "ModelRoute",
+    "Resource",
+    "Secret",
+    "Tenant",
+    "WorkerPool",
+]
+
 ClassName = Literal["critical", "standard", "batch", "background"]
+_AGE = Column("Age", ".metadata.creationTimestamp", "date", "Time since it was made.")
+_READY = Column("Ready", '.status.conditions[?(@.type=="Ready")].status', "string", "The condition Ready.")
 
 
-class _Schema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Base of all parts: camel case as in Kubernetes, unknown fields refused."""
+class _Status(Schema, frozen=True, kw_only=True):
+    """What the operator found. Nothing reads it as input."""
 
-
-class Metadata(_Schema, frozen=True, kw_only=True):
-    """Of these only the name has a meaning here."""
-
-    name: Name
-    namespace: str = "default"
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-# -- WorkerPool ---------------------------------------------------------------------------------------------------------
-
-
-class Model(_Schema, frozen=True, kw_only=True):
-    """What the engine of a pool runs."""
-
-    name: ModelName  # the engine's own name of the model
-    revision: str = "1"  # change it when the weights change: cached answers of the old ones are not found any more
-    assets: str = ""  # folder with tokenizer and chat template; empty: the worker's setting says where
-    context_tokens: Tokens = 2048  # prompt and completion together
-
-
-class Concurrency(_Schema, frozen=True, kw_only=True):
-    """How much a worker takes."""
-
-    slots: Annotated[int, Meta(ge=1, le=4096)] = 8  # tasks that one worker runs at once
-
-
-class Queue(_Schema, frozen=True, kw_only=True):
-    """How much may wait."""
-
-    max_seconds: Positive = 30.0  # waiting work per slot above which new work below critical is shed
-
-
-class Poison(_Schema, frozen=True, kw_only=True):
-    """When a task is given up."""
-
-    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 3  # failures before it goes to the dead letters
-
-
-class WorkerPoolSpec(_Schema, frozen=True, kw_only=True):
-    """Workers of one model and one kind of accelerator."""
-
-    model: Model
-    concurrency: Concurrency = Concurrency()
-    queue: Queue = Queue()
-    poison: Poison = Poison()
+    observed_generation: Annotated[
+        Generation, doc("The metadata.generation of the spec that this status is about.")
+    ] = 0
 
 
 # -- ModelRoute ---------------------------------------------------------------------------------------------------------
 
 
-class Target(_Schema, frozen=True, kw_only=True):
+class Target(Schema, frozen=True, kw_only=True):
     """One share of a route."""
 
-    pool: Name
-    weight: Annotated[int, Meta(ge=1, le=1000)] = 1  # share = weight / sum of the weights
+    pool: Annotated[Name, doc("WorkerPool in the same namespace that gets the share.")]
+    weight: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)],
+        doc("The target's share is this divided by the sum of all weights. To send nothing, remove the target."),
+    ] = 1
 
 
-class TokenBounds(_Schema, frozen=True, kw_only=True):
+class TokenBounds(Schema, frozen=True, kw_only=True):
     """Completion tokens of one request."""
 
-    default: Tokens = 256  # when the client names none
-    max: Tokens = 1024  # more is refused
+    rules: ClassVar = (Rule("self.default <= self.max", "default is above max: lower it or raise max", ".default"),)
+
+    default: Annotated[Tokens, doc("Completion tokens that a request gets when its client names no number.")] = 256
+    max: Annotated[
+        Tokens,
+        doc(
+            "The most completion tokens that a client may ask for; more is refused. Less than the contextTokens of every"
+            " target, or there would be no room for a prompt."
+        ),
+    ] = 1024
 
 
-class ModelRouteSpec(_Schema, frozen=True, kw_only=True):
+class ModelRouteSpec(Schema, frozen=True, kw_only=True):
     """Where requests for a model name go."""
 
-    model: ModelName | None = None  # the name clients use; absent: the manifest's name
-    targets: Annotated[tuple[Target, ...], Meta(min_length=1, max_length=16)]
-    fallback: Name | None = None  # pool for the time in which the chosen one has no workers
-    tokens: TokenBounds = TokenBounds()
+    rules: ClassVar = (
+        Rule(
+            "!has(self.fallback) || self.targets.exists(t, t.pool != self.fallback)",
+            "fallback is the only target: name another pool or leave it out",
+            ".fallback",
+        ),
+    )
+
+    model: Annotated[
+        ModelName | None,
+        doc("The name that clients use. Absent: the name of this object. No two routes have the same."),
+    ] = None
+    targets: Annotated[
+        tuple[Target, ...],
+        Meta(min_length=1, max_length=16),
+        keyed("pool"),
+        doc("The pools and their shares. A new revision of a model gets a small weight first. No pool twice."),
+    ]
+    fallback: Annotated[
+        Name | None,
+        doc("WorkerPool that takes the requests while it has workers and the chosen one has none. Absent: they wait."),
+    ] = None
+    tokens: Annotated[TokenBounds, doc("How many completion tokens one request may have.")] = TokenBounds()
 
 
-# -- LimitPolicy --------------------------------------------------------------------------------------------------------
+class ModelRouteStatus(_Status, frozen=True, kw_only=True):
+    """What the operator found. Nothing reads it as input."""
+
+    model: Annotated[str, Meta(max_length=128), doc("The name that clients use.")] = ""
+    targets: Annotated[
+        str, Meta(max_length=2048), doc("Pools and shares in one line: llama-8b 90 %, llama-8b-canary 10 %.")
+    ] = ""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Meta(max_length=16),
+        keyed("type"),
+        doc(
+            "Accepted: the spec is right and all pools exist. Ready: it is in the snapshot that all services read and a"
+            " target has workers."
+        ),
+    ] = ()
 
 
-class Limit(_Schema, frozen=True, kw_only=True):
-    """A bucket: `rate` units are gained in each period, at most `burst` can be taken at once."""
+class ModelRoute(CustomResource, frozen=True, kw_only=True, tag="ModelRoute"):
+    """Where requests for a model name go: to one pool, or to several in shares.
 
-    rate: Positive
-    period_seconds: Positive = 60.0
-    burst: Annotated[float, Meta(ge=1, le=1e12)] | None = None  # absent: the rate
+    A route makes a model visible to clients. Shares are for canaries; a fallback is for the time without workers.
+    """
 
-
-class Dimensions(_Schema, frozen=True, kw_only=True):
-    """What is counted; a dimension that is absent is unlimited. A token limit counts prompt + 2 x completion tokens."""
-
-    requests: Limit | None = None
-    tokens: Limit | None = None
-
-
-class LimitPolicySpec(_Schema, frozen=True, kw_only=True):
-    """Limits for each API key and for the tenant as a whole; a request takes from all of them or from none."""
-
-    per_key: Dimensions = Dimensions()
-    per_tenant: Dimensions = Dimensions()
-
-
-# -- Tenant -------------------------------------------------------------------------------------------------------------
-
-
-class SecretRef(_Schema, frozen=True, kw_only=True):
-    """An entry of a Secret."""
-
-    name: Name
-    key: str | None = None  # absent: the Secret's only entry
-
-
-class Key(_Schema, frozen=True, kw_only=True):
-    """How the tenant proves who it is: exactly one of the two."""
-
-    name: Name  # what logs, usage records and limits call it
-    secret_ref: SecretRef | None = None
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
-
-
-class TenantSpec(_Schema, frozen=True, kw_only=True):
-    """Who pays, what it may use and how much."""
-
-    keys: Annotated[tuple[Key, ...], Meta(max_length=64)] = ()
-    models: tuple[ModelName, ...] = ()  # empty: all
-    classes: tuple[ClassName, ...] = ("standard", "batch", "background")
-    weight: Annotated[float, Meta(gt=0, le=1000)] = 1.0  # share of a class beside other tenants
-    limit_policy: Name | None = None  # absent: unlimited
-    retention_seconds: Annotated[float, Meta(ge=1, le=604_800)] = 300.0  # how long an unread answer is kept
-    origins: tuple[str, ...] = ()  # of browsers; empty: same origin only
-
-
-# -- whole manifests ----------------------------------------------------------------------------------------------------
-
-
-class WorkerPool(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="WorkerPool"):
-    """kind: WorkerPool."""
+    plural: ClassVar = "modelroutes"
+    short_name: ClassVar = "mr"
+    columns: ClassVar = (
+        Column("Model", ".status.model", "string", "The name that clients use."),
+        Column("Targets", ".status.targets", "string", "Pools and shares."),
+        _READY,
+        _AGE,
+    )
 
     api_version: Literal["millrace.dev/v1alpha1"]
     metadata: Metadata
-    spec: WorkerPoolSpec
-
-
-class ModelRoute(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="ModelRoute"):
-    """kind: ModelRoute."""
-
-    api_version: Literal["millrace.dev/v1alpha1"]
-    metadata: Metadata
-    spec: ModelRouteSpec
+    spec: Annotated[ModelRouteSpec, doc("Where the requests should go.")]
+    status: Annotated[
+        ModelRouteStatus | None, doc("What the operator found. A manifest that brings one along changes nothing.")
+    ] = None
 
     @property
     def model(self) -> str:
@@ -176,37 +164,223 @@ class ModelRoute(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="Mode
         return self.spec.model or self.metadata.name
 
 
-class LimitPolicy(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="LimitPolicy"):
-    """kind: LimitPolicy."""
+# -- LimitPolicy --------------------------------------------------------------------------------------------------------
+
+
+class Limit(Schema, frozen=True, kw_only=True):
+    """A bucket that fills at a steady rate and that requests take from."""
+
+    rate: Annotated[Positive, doc("Units that the bucket gains in each period.")]
+    period_seconds: Annotated[Positive, doc("Length of the period in seconds; the burst does not depend on it.")] = 60.0
+    burst: Annotated[
+        Annotated[float, Meta(ge=1, le=1e12)] | None,
+        doc(
+            "Units that can be taken at once after a pause: the size of the bucket. A request for more is refused"
+            " whatever the rate. Absent: the rate, and never less than 1."
+        ),
+    ] = None
+
+
+class Dimensions(Schema, frozen=True, kw_only=True):
+    """What is counted. A dimension that is absent is unlimited."""
+
+    requests: Annotated[Limit | None, doc("A bucket of requests: each request takes one, whatever its size.")] = None
+    tokens: Annotated[
+        Limit | None,
+        doc(
+            "A bucket of tokens: each request takes its prompt tokens + 2 x its completion tokens, estimated when it"
+            " comes and corrected when its answer has ended."
+        ),
+    ] = None
+
+
+class LimitPolicySpec(Schema, frozen=True, kw_only=True):
+    """Limits for each API key and for the tenant as a whole; a request takes from all of them or from none."""
+
+    per_key: Annotated[
+        Dimensions, doc("Limits that each API key of a tenant has for itself. A dimension that is absent is unlimited.")
+    ] = Dimensions()
+    per_tenant: Annotated[
+        Dimensions, doc("Limits that all API keys of a tenant share. A dimension that is absent is unlimited.")
+    ] = Dimensions()
+
+
+class LimitPolicyStatus(_Status, frozen=True, kw_only=True):
+    """What the operator found. Nothing reads it as input."""
+
+    tenants: Annotated[Count, doc("Tenants that name this policy.")] = 0
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Meta(max_length=16),
+        keyed("type"),
+        doc("Accepted: the spec is right. Ready: it is in the snapshot that all services read."),
+    ] = ()
+
+
+class LimitPolicy(CustomResource, frozen=True, kw_only=True, tag="LimitPolicy"):
+    """How much a tenant may take, for each API key and as a whole.
+
+    Tenants name a policy; each tenant has buckets of its own. A request takes from all of them or from none, and a
+    refusal says when to come back.
+    """
+
+    plural: ClassVar = "limitpolicies"
+    short_name: ClassVar = "lp"
+    columns: ClassVar = (
+        Column("Tenants", ".status.tenants", "integer", "Tenants that name this policy."),
+        _READY,
+        _AGE,
+        Column("Key-Requests", ".spec.perKey.requests.rate", "number", "Requests a period for each key.", wide=True),
+        Column("Key-Tokens", ".spec.perKey.tokens.rate", "number", "Tokens a period for each key.", wide=True),
+        Column("Requests", ".spec.perTenant.requests.rate", "number", "Requests a period for a tenant.", wide=True),
+        Column("Tokens", ".spec.perTenant.tokens.rate", "number", "Tokens a period for a tenant.", wide=True),
+    )
 
     api_version: Literal["millrace.dev/v1alpha1"]
     metadata: Metadata
-    spec: LimitPolicySpec
+    spec: Annotated[LimitPolicySpec, doc("The limits.")]
+    status: Annotated[
+        LimitPolicyStatus | None, doc("What the operator found. A manifest that brings one along changes nothing.")
+    ] = None
 
 
-class Tenant(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="Tenant"):
-    """kind: Tenant."""
+# -- Tenant -------------------------------------------------------------------------------------------------------------
+
+
+class SecretRef(Schema, frozen=True, kw_only=True):
+    """An entry of a Secret: an API key, or the SHA-256 of one in hexadecimal."""
+
+    name: Annotated[ObjectName, doc("Name of the Secret in the tenant's namespace.")]
+    key: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=253)] | None,
+        doc("Which entry of the Secret. Absent: its only one."),
+    ] = None
+
+
+class Key(Schema, frozen=True, kw_only=True):
+    """How the tenant proves who it is: exactly one of secretRef and sha256."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.secretRef) != has(self.sha256)",
+            "exactly one of secretRef and sha256 is needed: set the one that you have and remove the other",
+        ),
+    )
+
+    name: Annotated[Name, doc("What logs, usage records and limits call the key; unique within the tenant.")]
+    secret_ref: Annotated[SecretRef | None, doc("Where the key, or its SHA-256, stands in a Secret.")] = None
+    sha256: Annotated[
+        Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)] | None,
+        doc("SHA-256 of the key in hexadecimal: printf %s mr_... | sha256sum. The key itself never stands in a spec."),
+    ] = None
+
+
+class TenantSpec(Schema, frozen=True, kw_only=True):
+    """Who pays, what it may use and how much."""
+
+    keys: Annotated[
+        tuple[Key, ...],
+        Meta(max_length=64),
+        keyed("name"),
+        doc("The tenant's API keys. A key that is removed is refused within seconds. No key belongs to two tenants."),
+    ] = ()
+    models: Annotated[
+        tuple[ModelName, ...], Meta(max_length=128), doc("Models that it may use, as clients name them. Absent: all.")
+    ] = ()
+    classes: Annotated[
+        tuple[ClassName, ...],
+        Meta(max_length=4),
+        doc(
+            "Priority classes that it may use. Critical is served first and never shed, so it is given by contract,"
+            " never by omission."
+        ),
+    ] = ("standard", "batch", "background")
+    weight: Annotated[
+        Annotated[float, Meta(gt=0, le=1000)],
+        doc("Its share of a class while tenants compete: one with 2 gets twice the work done of one with 1."),
+    ] = 1.0
+    limit_policy: Annotated[
+        Name | None, doc("LimitPolicy in the same namespace that says how much it may take. Absent: unlimited.")
+    ] = None
+    retention_seconds: Annotated[
+        Annotated[float, Meta(ge=1, le=604_800)],
+        doc("How long an answer can still be read after its end, in seconds. Longer costs memory in Redis."),
+    ] = 300.0
+    origins: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...],
+        Meta(max_length=64),
+        doc(
+            "Origins of web pages that may use its keys, as browsers write them: https://chat.example.com, without a"
+            " path. Absent: only the gateway's own pages."
+        ),
+    ] = ()
+
+
+class TenantStatus(_Status, frozen=True, kw_only=True):
+    """What the operator found. Nothing reads it as input."""
+
+    keys: Annotated[Count, doc("API keys that work now.")] = 0
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Meta(max_length=16),
+        keyed("type"),
+        doc(
+            "Accepted: the spec is right, and every Secret, model and policy that it names exists. Ready: it is in the"
+            " snapshot that all services read, so its keys work."
+        ),
+    ] = ()
+
+
+class Tenant(CustomResource, frozen=True, kw_only=True, tag="Tenant"):
+    """Who pays: its API keys, what it may use and how much.
+
+    Keys stand in Secrets or as hashes; services only ever see hashes. Deleting a tenant revokes its keys.
+    """
+
+    plural: ClassVar = "tenants"
+    short_name: ClassVar = "tn"
+    columns: ClassVar = (
+        Column("Keys", ".status.keys", "integer", "API keys that work."),
+        Column("Weight", ".spec.weight", "number", "Its share while tenants compete."),
+        Column("Policy", ".spec.limitPolicy", "string", "The LimitPolicy that it names."),
+        _READY,
+        _AGE,
+        Column("Classes", ".spec.classes", "string", "Priority classes that it may use.", wide=True),
+    )
 
     api_version: Literal["millrace.dev/v1alpha1"]
     metadata: Metadata
-    spec: TenantSpec
+    spec: Annotated[TenantSpec, doc("Its keys, what it may use and how much.")]
+    status: Annotated[
+        TenantStatus | None, doc("What the operator found. A manifest that brings one along changes nothing.")
+    ] = None
 
 
-class Secret(_Schema, frozen=True, kw_only=True, tag_field="kind", tag="Secret"):
+# -- whole manifests ----------------------------------------------------------------------------------------------------
+
+
+class SecretMetadata(Metadata, frozen=True, kw_only=True):
+    """A Secret is Kubernetes' own kind, so its name may have dots."""
+
+    name: ObjectName
+
+
+class Secret(Schema, frozen=True, kw_only=True, tag_field="kind", tag="Secret"):
     """kind: Secret, as in Kubernetes: `data` is base64, `stringData` is plain."""
 
     api_version: Literal["v1"]
-    metadata: Metadata
+    metadata: SecretMetadata
     type: str = "Opaque"
     immutable: bool = False
-    data: dict[str, str] = {}
-    string_data: dict[str, str] = {}
+    data: dict[str, str] = field(default_factory=dict)
+    string_data: dict[str, str] = field(default_factory=dict)
 
     def entries(self) -> dict[str, str]:
         """All entries in plain text; one that is not base64 of UTF-8 is empty, which no rule accepts."""
         return {name: _decoded(value) for name, value in self.data.items()} | self.string_data
 
 
+CUSTOM_RESOURCES: tuple[type[CustomResource], ...] = (WorkerPool, ModelRoute, Tenant, LimitPolicy)
 Resource: TypeAlias = WorkerPool | ModelRoute | LimitPolicy | Tenant | Secret
 KINDS = ("WorkerPool", "ModelRoute", "LimitPolicy", "Tenant", "Secret")
 
