@@ -1,0 +1,141 @@
+"""Why the pods of a pool do not become ready, in one sentence that stays while the trouble lasts.
+
+Kubernetes shows the same trouble in turns: ErrImagePull, ImagePullBackOff and ContainerCreating, or Running,
+CrashLoopBackOff and, for a moment, Ready. What is shown here appears once it was seen for `SHOW_S`, keeps its words while
+the pod that it names is there, and goes once it was not seen for `CLEAR_S`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+SHOW_S: Final = 10.0
+CLEAR_S: Final = 30.0
+LATE: Final = 2.0  # times the time to ready until an engine that runs and is not ready is in trouble
+DETAIL: Final = 300  # characters that are quoted of Kubernetes' own words
+
+
+class Trouble(StrEnum):
+    """What is in the way, the most helpful to know first: reasons of the condition Ready."""
+
+    QUOTA = "QuotaExceeded"
+    REFUSED = "PodsRefused"  # by admission, for another reason than a quota
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE = "ImagePullFailed"
+    CONFIG = "ContainerConfig"  # a Secret, ConfigMap or command that is not there
+    CRASH_LOOP = "CrashLoop"
+    ENGINE = "EngineNotReady"
+
+
+_IMAGE = frozenset(
+    ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable")
+)  # fmt: skip
+_CONFIG = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
+_WORDS: Final = {
+    Trouble.QUOTA: "a quota of the namespace is used up",
+    Trouble.REFUSED: "pods are refused",
+    Trouble.UNSCHEDULABLE: "no node takes pod {pod}",
+    Trouble.IMAGE: "an image of pod {pod} cannot be pulled",
+    Trouble.CONFIG: "a container of pod {pod} cannot be made",
+    Trouble.CRASH_LOOP: "pod {pod} ends again and again ({restarts})",
+    Trouble.ENGINE: "pod {pod} runs but its engine is not ready",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodFacts:
+    """What Kubernetes says of a pod. Instants in Unix s."""
+
+    name: str
+    created: float
+    ready_since: float | None = None  # None: not ready
+    draining: bool = False  # or deleted
+    unschedulable: str | None = None  # message of PodScheduled=False
+    waiting: str = ""  # reason of the first container that waits, e.g. ImagePullBackOff
+    message: str = ""  # what is said with it, or with the last termination
+    restarts: int = 0  # of all its containers
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A trouble of a pod (empty: of the pool) and Kubernetes' words for it."""
+
+    trouble: Trouble
+    sentence: str
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown, and what may be shown next; given from tick to tick."""
+
+    shown: Found | None = None
+    seen_at: float = 0.0  # when that was last seen
+    next: Trouble | None = None
+    next_since: float = 0.0
+
+
+def find(pods: Sequence[PodFacts], refused: str, ready_s: float, now: float) -> list[Found]:
+    """All troubles, the most helpful first. `refused`: the message of a ReplicaSet whose pods cannot be created.
+
+    >>> [found] = find([PodFacts(name="a", created=0.0, waiting="ErrImagePull", message="not found")], "", 60.0, now=5.0)
+    >>> found.trouble.value, found.sentence
+    ('ImagePullFailed', 'an image of pod a cannot be pulled: not found')
+    """
+    found = [one for pod in pods if (one := _of(pod, ready_s, now))]
+    if refused:
+        trouble = Trouble.QUOTA if "quota" in refused.lower() else Trouble.REFUSED
+        found.append(Found(trouble, _sentence(trouble, refused)))
+    order = list(Trouble)
+    return sorted(found, key=lambda one: (order.index(one.trouble), one.pod))
+
+
+def debounce(before: Shown, found: Sequence[Found], now: float) -> Shown:
+    """What to show now."""
+    shown = before.shown
+    same = [one for one in found if shown and one.trouble is shown.trouble]
+    if shown and same:
+        kept = shown if any(one.pod == shown.pod for one in same) else same[0]
+        return Shown(kept, now)
+    if shown and now - before.seen_at < CLEAR_S:
+        return before
+    if not found:
+        return Shown()
+    first = found[0]
+    since = before.next_since if before.next is first.trouble else now
+    if now - since < SHOW_S:
+        return Shown(next=first.trouble, next_since=since)
+    return Shown(first, now)
+
+
+def usable(pods: Sequence[PodFacts], shown: Shown, now: float) -> int:
+    """Pods that take tasks. While a trouble is shown only those count that have been ready for a while already."""
+    settled = CLEAR_S if shown.shown else 0.0
+    return sum(
+        pod.ready_since is not None and now - pod.ready_since >= settled and not pod.draining for pod in pods
+    )  # fmt: skip
+
+
+def _of(pod: PodFacts, ready_s: float, now: float) -> Found | None:
+    if pod.ready_since is not None or pod.draining:
+        return None
+    trouble = None
+    if pod.unschedulable is not None:
+        trouble = Trouble.UNSCHEDULABLE
+    elif pod.waiting in _IMAGE:
+        trouble = Trouble.IMAGE
+    elif pod.waiting in _CONFIG:
+        trouble = Trouble.CONFIG
+    elif pod.waiting == "CrashLoopBackOff" or pod.restarts:
+        trouble = Trouble.CRASH_LOOP
+    elif not pod.waiting and now - pod.created > LATE * ready_s:
+        trouble = Trouble.ENGINE
+    return Found(trouble, _sentence(trouble, pod.unschedulable or pod.message, pod), pod.name) if trouble else None
+
+
+def _sentence(trouble: Trouble, detail: str, pod: PodFacts | None = None) -> str:
+    restarts = "" if pod is None else f"{pod.restarts} restart{'' if pod.restarts == 1 else 's'}"
+    words = _WORDS[trouble].format(pod=pod.name if pod else "", restarts=restarts)
+    detail = " ".join(detail.split())[:DETAIL].rstrip(".")
+    return f"{words}: {detail}" if detail else words
