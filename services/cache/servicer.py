@@ -14,10 +14,11 @@ from services.cache.core.lookup import Ask, Found, Hit, answers, questions
 from services.cache.core.scope import KEY_BYTES, Scope, answer_key
 from services.cache.ports import AnswerCache, Ending
 from services.cache.settings import CacheSettings
-from services.chassis.batched import method
-from services.chassis.batched_server import Handler, whole
+from services.chassis.batched_server import whole
 from services.chassis.clock import monotonic, now
 from services.chassis.errors import ErrorCode, Problem
+from services.chassis.framed_server import Called
+from services.chassis.framing import method
 from services.chassis.metrics import cache_batch_seconds, cache_lookups, cache_stores
 from services.chassis.resp import RedisAwayError
 
@@ -37,7 +38,7 @@ class CacheServicer:
         }
 
     @property
-    def methods(self) -> Mapping[str, Handler]:
+    def methods(self) -> Mapping[str, Called]:
         """What a batched server serves."""
         return {method(pb, "Cache", "Lookup"): whole(self.look), method(pb, "Cache", "Store"): whole(self.store)}
 

@@ -7,8 +7,9 @@
 | `errors` | the one table of error codes on all transports |
 | `metrics` | every metric by name |
 | `admin` | /healthz, /readyz, /metrics on a port of its own |
-| `grpc_server`, `grpc_channel` | gRPC with health and reflection |
-| `batched`, `batched_server`, `framing` | many calls in one message, over a plain connection |
+| `grpc_server` | gRPC with health and reflection, for clients |
+| `framing`, `framed_client`, `framed_server` | messages over a plain connection, between services |
+| `batched`, `batched_server`, `gather` | many calls in one message |
 | `resp` | one pipelined Redis connection that knows the run it talks to |
 | `kafka` | a producer on the event loop |
 | `configuration` | the published snapshot, pushed |

@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 import uvloop
 
 from services.chassis import collector
-from services.chassis.admin import admin_server
+from services.chassis.admin import Drainable, admin_server
 from services.chassis.clock import monotonic
 from services.chassis.loop_watch import LoopWatch
 from services.chassis.metrics import loop_busy, loop_stalls
@@ -46,6 +46,7 @@ class Service(Generic[S]):
         self.draining = asyncio.Event()
         self.loop_watch = LoopWatch()
         self.failed = False
+        self.drainable: Drainable | None = None  # by /drain of the admin port
         self._stop = asyncio.Event()
         self._stack = AsyncExitStack()
         self._checks: dict[str, Callable[[], bool]] = {}
@@ -95,7 +96,9 @@ class Service(Generic[S]):
         settings = self.settings
         async with self._stack:
             await self.enter("loop", self.loop_watch)
-            port = await self.enter("admin", admin_server(settings.host, settings.admin_port, self.checks))
+            port = await self.enter(
+                "admin", admin_server(settings.host, settings.admin_port, self.checks, lambda: self.drainable)
+            )
             starting = asyncio.ensure_future(start(self))
             stopping = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -208,3 +208,12 @@ dispatcher_wait_seconds = Histogram(
     registry=REGISTRY,
     buckets=LATENCY_BUCKETS,
 )
+
+operator_steps = Counter(
+    "millrace_operator_steps_total", "Looks at a pool, by how they ended: done, refused, failed.", ["outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+operator_step_seconds = Histogram(
+    "millrace_operator_step_seconds", "How long a look at a pool takes, calls of the API server included.",
+    registry=REGISTRY,
+)  # fmt: skip

@@ -118,8 +118,9 @@ async def accept(routers: list[str], task: Task) -> str:
     from millrace.router.v1 import router_pb2
     from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
     from services.chassis.backoff import backoff
-    from services.chassis.batched import BatchedClient, method
+    from services.chassis.batched import BatchedClient
     from services.chassis.errors import ProblemError
+    from services.chassis.framing import method
 
     payload = AcceptRequest(task=task).SerializeToString()
     async with BatchedClient(routers, method(router_pb2, "Router", "Accept")) as client:

@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack
 
 from millrace.cache.v1 import cache_pb2
 from millrace.config.v1.config_pb2 import Snapshot
-from millrace.dispatch.v1.dispatch_pb2_grpc import add_DispatchServicer_to_server
-from services.chassis.batched import BatchedClient, addresses_of, method
+from services.chassis.batched import BatchedClient, addresses_of
 from services.chassis.configuration import ConfigurationWatch
-from services.chassis.grpc_server import grpc_server
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
@@ -18,7 +18,7 @@ from services.dispatcher.adapters.redis_pool_lease import RedisPoolLease
 from services.dispatcher.ownership import Pace, World
 from services.dispatcher.pool_actor import PoolActor
 from services.dispatcher.pools import Pools
-from services.dispatcher.servicer import Dispatch
+from services.dispatcher.servicer import dispatch_methods
 from services.dispatcher.settings import DispatcherSettings
 from services.tasklog.adapters.cache_answer_store import CacheAnswerStore
 from services.tasklog.adapters.kafka_usage_log import KafkaUsageLog
@@ -58,21 +58,12 @@ async def start(service: Service[DispatcherSettings]) -> None:
         return PoolActor(world, pace, settings.poll_s, settings.read_ahead_mib << 20)
 
     pools = Pools(actor)
-    servicer = Dispatch(pools.actors)
-    server = await service.enter(
-        "grpc",
-        grpc_server(
-            settings.host,
-            settings.port,
-            lambda server: add_DispatchServicer_to_server(servicer, server),  # type: ignore[no-untyped-call]
-            ["millrace.dispatch.v1.Dispatch"],
-        ),
-    )
+    methods = dispatch_methods(pools.actors)
+    server = await service.enter("streams", framed_server(settings.host, settings.port, methods))
     address = address or f"{settings.host}:{server.port}"
     configuration.subscribe(pools.configure)
 
     async def leave(left_s: float) -> None:
-        await server.set_serving(serving=False)
         async with asyncio.timeout(left_s):
             await pools.leave()
 

@@ -1,33 +1,31 @@
-"""What waits to be sent on one stream: all that gathered goes out as one message."""
+"""What waits to be sent on one stream."""
 
-import asyncio
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from services.chassis.framing import FramedConnection
+from services.chassis.gather import Gather
 
 T = TypeVar("T")
 
 
-class Outbox(Generic[T]):
-    """Items for one reader. Never full: what it may hold is bounded by what its writers promise (credits, one signal)."""
+class Outbox(Gather[T]):
+    """Items for one peer, packed into messages every `gap_s` at most.
 
-    def __init__(self) -> None:
-        self._items: list[T] = []
-        self._wake = asyncio.Event()
-        self.closed = False
+    Never full: what it may hold is bounded by what its writers promise (credits, one signal).
+    """
 
-    def put(self, item: T) -> None:
-        """Send it with the next message."""
-        self._items.append(item)
-        self._wake.set()
+    def __init__(
+        self, connection: FramedConnection, pack: Callable[[list[T]], Iterable[bytes]], gap_s: float = 0.0
+    ) -> None:
+        self._connection = connection
+        super().__init__(lambda items: self._write(pack(items)), gap_s)
 
     def close(self) -> None:
         """No message after those that wait."""
-        self.closed = True
-        self._wake.set()
+        self.flush()
+        self._connection.close()
 
-    async def gather(self) -> list[T] | None:
-        """Everything since the last call, once there is something; None when closed."""
-        if not self.closed:
-            await self._wake.wait()
-        self._wake.clear()
-        items, self._items = self._items, []
-        return None if self.closed and not items else items
+    def _write(self, messages: Iterable[bytes]) -> None:
+        for message in messages:
+            self._connection.send(message)

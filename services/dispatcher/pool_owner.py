@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from millrace.config.v1.config_pb2 import Pool
-from millrace.dispatch.v1.dispatch_pb2 import Hello
+from millrace.dispatch.v1.dispatch_pb2 import DispatcherEvent, Hello
 from services.chassis import metrics
 from services.chassis.clock import monotonic
 from services.dispatcher.closing import Closing
@@ -23,6 +23,7 @@ from services.dispatcher.core.scheduler import Scheduler
 from services.dispatcher.core.task_table import TaskTable
 from services.dispatcher.core.work import ServiceTimes
 from services.dispatcher.intake import Intake
+from services.dispatcher.outbox import Outbox
 from services.dispatcher.ownership import Ownership, Pace, World
 from services.dispatcher.ports import Held, LeaseLostError, RedisAwayError
 from services.dispatcher.signal_board import SignalBoard
@@ -83,11 +84,11 @@ class PoolOwner:
         self.scheduler.table.max_attempts = config.max_attempts
         self.scheduler.table.queue.set_weights(weights)
 
-    def attach(self, hello: Hello) -> WorkerStream:
+    def attach(self, hello: Hello, outbox: Outbox[DispatcherEvent]) -> WorkerStream:
         """A worker's stream begins."""
         if hello.highest_epoch > self.epoch and not self._failure.done():
             self._failure.set_exception(EpochOutrankedError(hello.highest_epoch))
-        return self.workers.open(hello)
+        return self.workers.open(hello, outbox)
 
     async def run(self) -> None:
         """Own the pool.

@@ -3,118 +3,123 @@
 Both are streams that live as long as both ends. Only the owner of a pool serves them; anybody else says who owns it.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
 
-import grpc.aio
-
-from millrace.dispatch.v1.dispatch_pb2 import DispatcherMessage, SignalsRequest, SignalsUpdate, WorkerMessage
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchServicer
+from millrace.dispatch.v1 import dispatch_pb2
+from millrace.dispatch.v1.dispatch_pb2 import (
+    DispatcherEvent,
+    DispatcherMessage,
+    Hello,
+    SignalsRequest,
+    SignalsUpdate,
+    WorkerMessage,
+)
+from services.chassis.framed_server import Called, refuse
+from services.chassis.framing import FramedConnection, method
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.pool_actor import PoolActor
 from services.dispatcher.pool_owner import PoolOwner
+from services.dispatcher.signal_board import SignalStream
+from services.dispatcher.worker_streams import WorkerStream
 
-log = logging.getLogger(__name__)
-
-M = TypeVar("M")
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-FIRST_MESSAGE_S: Final = 5.0
 GATHER_S: Final = 0.010  # between two messages to a worker: a message costs far more than an event
 
+Actors = Mapping[str, PoolActor]
 
-class Dispatch(DispatchServicer):
-    """Serves the pools in `actors`."""
 
-    def __init__(self, actors: dict[str, PoolActor]) -> None:
+def dispatch_methods(actors: Actors) -> Mapping[str, Called]:
+    """What a dispatcher of these pools serves."""
+    return {
+        method(dispatch_pb2, "Dispatch", "Attach"): partial(_Attached, actors),
+        method(dispatch_pb2, "Dispatch", "Signals"): partial(_Listener, actors),
+    }
+
+
+class _Attached:
+    """A worker's stream: Hello first, then its events; assignments and acknowledgments back."""
+
+    def __init__(self, actors: Actors, connection: FramedConnection) -> None:
         self._actors = actors
+        self._connection = connection
+        self._opened: tuple[PoolOwner, WorkerStream] | None = None
 
-    async def Attach(  # noqa: N802 - the method's name in the contract
-        self, requests: AsyncIterator[WorkerMessage], context: Context
-    ) -> AsyncIterator[DispatcherMessage]:
-        """A worker's stream: Hello first, then its events; assignments and acknowledgments back."""
-        first = await _first(requests, context)
-        events = list(first.events)
-        if not events or events[0].WhichOneof("event") != "hello":
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first event of a stream is Hello")
-        hello = events.pop(0).hello
-        owner = await self._owner(hello.pool, context)
-        stream = owner.attach(hello)
-        owner.workers.take(stream, events)
+    def take(self, message: bytes) -> None:
+        events = list(WorkerMessage.FromString(message).events)
+        if self._opened is None:
+            if not events or events[0].WhichOneof("event") != "hello":
+                refuse(self._connection, "the first event of a stream is Hello")
+                return
+            self._opened = self._open(events.pop(0).hello)
+        if self._opened:
+            owner, stream = self._opened
+            owner.workers.take(stream, events)
 
-        async def read() -> None:
-            async for message in requests:
-                owner.workers.take(stream, message.events)
+    def _open(self, hello: Hello) -> tuple[PoolOwner, WorkerStream] | None:
+        owner = _owner(self._actors, hello.pool)
+        if isinstance(owner, str):
+            refuse(self._connection, owner)
+            return None
 
-        reader = _reader(read(), stream.outbox)
-        try:
-            while (gathered := await stream.outbox.gather()) is not None:
-                yield DispatcherMessage(epoch=owner.epoch, events=gathered)
-                await asyncio.sleep(GATHER_S)
-        finally:
-            reader.cancel()
+        def pack(events: list[DispatcherEvent]) -> tuple[bytes]:
+            return (DispatcherMessage(epoch=owner.epoch, events=events).SerializeToString(),)
+
+        self._connection.send(b"")
+        return owner, owner.attach(hello, Outbox(self._connection, pack, GATHER_S))
+
+    def lost(self) -> None:
+        if self._opened:
+            owner, stream = self._opened
             owner.workers.close(stream)
-        await self._goodbye(hello.pool, owner, context)
 
-    async def Signals(  # noqa: N802 - the method's name in the contract
-        self, requests: AsyncIterator[SignalsRequest], context: Context
-    ) -> AsyncIterator[SignalsUpdate]:
-        """A listener's stream: who it is first, then cancels and watches; the pool's signal and statuses back."""
-        first = await _first(requests, context)
-        owner = await self._owner(first.pool, context)
-        stream = owner.signals.open(first)
+    async def leave(self) -> None:
+        """The pools' actors have closed what was open."""
 
-        async def read() -> None:
-            async for request in requests:
-                owner.signals.take(stream, request)
 
-        reader = _reader(read(), stream.outbox)
-        try:
-            while (gathered := await stream.outbox.gather()) is not None:
-                for update in gathered:
-                    yield update
-        finally:
-            reader.cancel()
+class _Listener:
+    """A listener's stream: who it is first, then cancels and watches; the pool's signal and statuses back."""
+
+    def __init__(self, actors: Actors, connection: FramedConnection) -> None:
+        self._actors = actors
+        self._connection = connection
+        self._opened: tuple[PoolOwner, SignalStream] | None = None
+
+    def take(self, message: bytes) -> None:
+        request = SignalsRequest.FromString(message)
+        if self._opened:
+            owner, stream = self._opened
+            owner.signals.take(stream, request)
+        else:
+            self._opened = self._open(request)
+
+    def _open(self, first: SignalsRequest) -> tuple[PoolOwner, SignalStream] | None:
+        owner = _owner(self._actors, first.pool)
+        if isinstance(owner, str):
+            refuse(self._connection, owner)
+            return None
+
+        def pack(updates: list[SignalsUpdate]) -> list[bytes]:
+            return [update.SerializeToString() for update in updates]
+
+        self._connection.send(b"")
+        return owner, owner.signals.open(first, Outbox(self._connection, pack))
+
+    def lost(self) -> None:
+        if self._opened:
+            owner, stream = self._opened
             owner.signals.close(stream)
-        await self._goodbye(first.pool, owner, context)
 
-    async def _owner(self, pool: str, context: Context) -> PoolOwner:
-        actor = self._actors.get(pool)
-        if actor is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no pool {pool!r}")
-        assert actor
-        if actor.owner is None or not actor.owner.holds():
-            where = f"owned by {actor.elsewhere.address}" if actor.elsewhere else "between two owners"
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"pool {pool} is {where}")
-        assert actor.owner
-        return actor.owner
-
-    async def _goodbye(self, pool: str, owner: PoolOwner, context: Context) -> None:
-        """Say why a stream ends, if it was not its client who ended it."""
-        actor = self._actors.get(pool)
-        if actor is None or actor.owner is not owner:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"pool {pool} is not owned here any more")
+    async def leave(self) -> None:
+        """The pools' actors have closed what was open."""
 
 
-async def _first(requests: AsyncIterator[M], context: Context) -> M:
-    try:
-        async with asyncio.timeout(FIRST_MESSAGE_S):
-            return await anext(requests)
-    except (TimeoutError, StopAsyncIteration):
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no first message within {FIRST_MESSAGE_S:.0f} s")
-        raise
-
-
-def _reader(read: Coroutine[Any, Any, None], outbox: Outbox[Any]) -> asyncio.Task[None]:
-    """Read beside the writing; the stream ends when its client has nothing more to say."""
-    reader = asyncio.create_task(read, name="stream reader")
-
-    def ended(task: asyncio.Task[None]) -> None:
-        outbox.close()
-        if not task.cancelled() and (failure := task.exception()):
-            log.error("a stream cannot be read", exc_info=failure)
-
-    reader.add_done_callback(ended)
-    return reader
+def _owner(actors: Actors, pool: str) -> PoolOwner | str:
+    """The owner, or why there is none here."""
+    actor = actors.get(pool)
+    if actor is None:
+        return f"there is no pool {pool!r}"
+    if actor.owner is None or not actor.owner.holds():
+        where = f"owned by {actor.elsewhere.address}" if actor.elsewhere else "between two owners"
+        return f"pool {pool} is {where}"
+    return actor.owner

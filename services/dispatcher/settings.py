@@ -8,7 +8,7 @@ from services.chassis.settings import ServiceSettings, setting
 class DispatcherSettings(ServiceSettings, frozen=True, kw_only=True):
     """Times of the lease: an owner that dies is replaced within `lease_s` + `poll_s`, which leaves time to take over in 3 s."""
 
-    port: Annotated[int, setting("gRPC port of Attach and Signals; 0 = any free one.")] = 8105
+    port: Annotated[int, setting("Port of Attach and Signals; 0 = any free one.")] = 8105
     admin_port: Annotated[int, setting("Port of /healthz, /readyz and /metrics; 0 = any free one.")] = 9105
     address: Annotated[
         str, setting("host:port under which others reach this process; empty = host and port above.")

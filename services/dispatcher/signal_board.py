@@ -24,7 +24,7 @@ class SignalStream:
 
     address: str
     boot: int
-    outbox: Outbox[SignalsUpdate] = field(default_factory=Outbox)
+    outbox: Outbox[SignalsUpdate]
     watched: set[str] = field(default_factory=set)
 
 
@@ -42,9 +42,9 @@ class SignalBoard:
         self._ticks = itertools.count()
         self._signal: PoolSignal | None = None
 
-    def open(self, first: SignalsRequest) -> SignalStream:
+    def open(self, first: SignalsRequest, outbox: Outbox[SignalsUpdate]) -> SignalStream:
         """A listener came; it hears the present signal at once."""
-        stream = SignalStream(first.address, first.boot)
+        stream = SignalStream(first.address, first.boot, outbox)
         self._streams[stream] = None
         if first.address:
             self._gateways[first.address, first.boot] = stream

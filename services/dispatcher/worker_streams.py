@@ -50,9 +50,9 @@ class WorkerStreams:
         self._numbers = itertools.count(1)
         self._streams: dict[str, WorkerStream] = {}
 
-    def open(self, hello: Hello) -> WorkerStream:
+    def open(self, hello: Hello, outbox: Outbox[DispatcherEvent]) -> WorkerStream:
         """A worker attached."""
-        stream = WorkerStream(hello.worker, next(self._numbers), Outbox())
+        stream = WorkerStream(hello.worker, next(self._numbers), outbox)
         if before := self._streams.get(hello.worker):
             before.outbox.close()
         self._streams[hello.worker] = stream

@@ -7,26 +7,28 @@ from pathlib import Path
 from millrace.cache.v1 import cache_pb2
 from millrace.cache.v1.cache_pb2 import LookupReply, StoreReply
 from millrace.config.v1.config_pb2 import Snapshot
-from millrace.frames.v1.frames_pb2_grpc import add_FramesServicer_to_server
 from millrace.inference.v1.inference_pb2_grpc import add_InferenceServicer_to_server
 from millrace.limits.v1 import limits_pb2
 from millrace.limits.v1.limits_pb2 import CheckReply
 from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptReply
-from services.chassis.batched import BatchedClient, addresses_of, method
+from services.chassis.batched import BatchedClient, addresses_of
 from services.chassis.clock import monotonic
 from services.chassis.configuration import ConfigurationWatch
 from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.chassis.grpc_server import grpc_server
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
 from services.chassis.resp import RedisAwayError, Resp
-from services.gateway import frames_servicer, servicer
+from services.gateway import servicer
 from services.gateway.adapters.batched_call import batched_call
 from services.gateway.adapters.redis_presence import RedisPresence
 from services.gateway.adapters.redis_ticket_store import RedisTicketStore
 from services.gateway.assembly import Gateway, World
 from services.gateway.core.identity import Directory
+from services.gateway.frames_servicer import frames_methods
 from services.gateway.gc_policy import GcPolicy
 from services.gateway.http_server import http_server
 from services.gateway.settings import GatewaySettings
@@ -65,18 +67,8 @@ async def start(service: Service[GatewaySettings]) -> None:
     await service.enter("router", router, ready=lambda: router.ready)
 
     gateway: Gateway | None = None
-    frames = frames_servicer.GatewayFrames(
-        lambda boot, batch: gateway.readers.on_frames(boot, batch) if gateway else None
-    )
-    frames_server = await service.enter(
-        "frames",
-        grpc_server(
-            settings.host,
-            settings.frames_port,
-            lambda server: add_FramesServicer_to_server(frames, server),  # type: ignore[no-untyped-call]
-            [frames_servicer.SERVICE],
-        ),
-    )
+    frames = frames_methods(lambda boot, batch: gateway.readers.on_frames(boot, batch) if gateway else None)
+    frames_server = await service.enter("frames", framed_server(settings.host, settings.frames_port, frames))
     address = f"{settings.frames_host or settings.host}:{frames_server.port}"
     signals = await service.enter("signals", SignalsListener(OwnerLookup(redis), address, service.boot))
     watch.subscribe(lambda directory: signals.follow(directory.pools))

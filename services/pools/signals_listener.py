@@ -6,23 +6,24 @@ longer than `SILENCE_S` belongs to a dispatcher that is stopped or cut off: the 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-import grpc.aio
-
+from millrace.dispatch.v1 import dispatch_pb2
 from millrace.dispatch.v1.dispatch_pb2 import PoolSignal, SignalsRequest, SignalsUpdate, TaskStatus
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchStub
 from services.chassis.backoff import backoff
 from services.chassis.clock import monotonic
-from services.chassis.grpc_channel import channel
+from services.chassis.framed_client import Line, dial
+from services.chassis.framing import method
+from services.chassis.gather import Gather
 from services.chassis.resp import RedisAwayError
 from services.pools.core.ownership import Owner
 from services.pools.owner_lookup import OwnerLookup
 
 log = logging.getLogger(__name__)
 
+SIGNALS: Final = method(dispatch_pb2, "Dispatch", "Signals")
 SILENCE_S: Final = 1.5
 MAX_HINTS: Final = 10_000  # cancels kept while there is no owner; the truth is in Redis
 
@@ -33,38 +34,41 @@ class _Feed:
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self.heard_at = float("-inf")
-        self.watched: set[str] = set()
-        self._cancels: list[str] = []
-        self._watches: list[str] = []
-        self._unwatches: list[str] = []
-        self._wake = asyncio.Event()
+        self._watched: set[str] = set()
+        self._unheard: list[str] = []  # cancels for the next owner
+        self._line: Line | None = None
+        self._outbox: Gather[tuple[str, str]] = Gather(self._send)
 
     def cancel(self, task: str) -> None:
-        if len(self._cancels) < MAX_HINTS:
-            self._cancels.append(task)
-        self._wake.set()
+        self._outbox.put(("cancels", task))
 
     def watch(self, task: str) -> None:
-        self.watched.add(task)
-        self._watches.append(task)
-        self._wake.set()
+        self._watched.add(task)
+        self._outbox.put(("watches", task))
 
     def unwatch(self, task: str) -> None:
-        self.watched.discard(task)
-        self._unwatches.append(task)
-        self._wake.set()
+        self._watched.discard(task)
+        self._outbox.put(("unwatches", task))
 
-    async def requests(self, address: str, boot: int) -> AsyncIterator[SignalsRequest]:
-        """Who we are and what we watch, then what gathers between two messages."""
-        self._watches, self._unwatches = [], []
-        yield SignalsRequest(pool=self.pool, address=address, boot=boot, watches=self.watched)
-        while True:
-            if self._cancels or self._watches or self._unwatches:
-                request = SignalsRequest(cancels=self._cancels, watches=self._watches, unwatches=self._unwatches)
-                self._cancels, self._watches, self._unwatches = [], [], []
-                yield request
-            self._wake.clear()
-            await self._wake.wait()
+    def begin(self, line: Line, address: str, boot: int) -> None:
+        """Say who we are and what we watch; from now on what is said goes there."""
+        self._line = line
+        cancels, self._unheard = self._unheard, []
+        first = SignalsRequest(pool=self.pool, address=address, boot=boot, watches=self._watched, cancels=cancels)
+        line.send(first.SerializeToString())
+
+    def end(self) -> None:
+        """Nobody listens."""
+        self._line = None
+
+    def _send(self, said: list[tuple[str, str]]) -> None:
+        request = SignalsRequest()
+        for what, task in said:
+            getattr(request, what).append(task)
+        if self._line:
+            self._line.send(request.SerializeToString())
+        else:
+            self._unheard += request.cancels[: MAX_HINTS - len(self._unheard)]
 
 
 class SignalsListener:
@@ -81,6 +85,8 @@ class SignalsListener:
         self._feeds: dict[str, _Feed] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.signals: dict[str, PoolSignal] = {}
+        self.on_signal: Callable[[str], None] = lambda _: None  # told the pool of each change
+        self.epochs: dict[str, int] = {}  # under which its owner spoke last
         self.on_status: Callable[[TaskStatus], None] = lambda _: None
 
     async def __aenter__(self) -> Self:
@@ -130,32 +136,31 @@ class SignalsListener:
         delays = backoff(0.05, 0.3)
         while True:
             try:
-                owner = await self._lookup.find(feed.pool)
-                if owner and await self._listen(feed, owner):
+                if owner := await self._lookup.find(feed.pool):
+                    await self._listen(feed, owner)
                     delays = backoff(0.05, 0.3)
-            except (grpc.aio.AioRpcError, RedisAwayError, TimeoutError) as reason:
+            except (OSError, RedisAwayError, TimeoutError) as reason:
                 log.debug("signals of %s: %s", feed.pool, reason)
             await asyncio.sleep(next(delays))
 
-    async def _listen(self, feed: _Feed, owner: Owner) -> bool:
-        """Read one stream to its end; was anything heard? Raises AioRpcError, TimeoutError."""
-        heard = False
-        loop = asyncio.get_running_loop()
-        async with channel(owner.address) as ch:
-            stream = DispatchStub(ch).Signals(feed.requests(self._address, self._boot))  # type: ignore[no-untyped-call]
+    async def _listen(self, feed: _Feed, owner: Owner) -> None:
+        """Listen until the stream is over. Raises OSError, TimeoutError."""
+
+        def take(message: bytes) -> None:
+            self._take(feed, SignalsUpdate.FromString(message))
+
+        async with dial(owner.address, SIGNALS, take, within_s=SILENCE_S) as line:
+            feed.begin(line, self._address, self._boot)
             try:
-                async with asyncio.timeout(SILENCE_S) as patience:
-                    async for update in stream:
-                        patience.reschedule(loop.time() + SILENCE_S)
-                        heard = True
-                        self._take(feed, update)
+                await line.listening()
+                await line.over(SILENCE_S)
             finally:
-                stream.cancel()
-        return heard
+                feed.end()
 
     def _take(self, feed: _Feed, update: SignalsUpdate) -> None:
         feed.heard_at = monotonic()
         if update.HasField("signal"):
-            self.signals[feed.pool] = update.signal
+            self.signals[feed.pool], self.epochs[feed.pool] = update.signal, update.epoch
+            self.on_signal(feed.pool)
         for status in update.statuses:
             self.on_status(status)

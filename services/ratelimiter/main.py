@@ -1,6 +1,6 @@
 """Wires the rate limiter: Redis, the store, the servicer."""
 
-from services.chassis.batched_server import batched_server
+from services.chassis.framed_server import framed_server
 from services.chassis.lifecycle import Service, run
 from services.chassis.resp import Resp
 from services.ratelimiter.adapters.redis_bucket_store import RedisBucketStore
@@ -14,7 +14,7 @@ async def start(service: Service[RateLimiterSettings]) -> None:
     redis = Resp(settings.redis_url, timeout_s=settings.redis_patience_s)
     await service.enter("redis", redis, ready=lambda: redis.connected)
     servicer = RateLimiterServicer(RedisBucketStore(redis))
-    await service.enter("calls", batched_server(settings.host, settings.port, servicer.methods))
+    await service.enter("calls", framed_server(settings.host, settings.port, servicer.methods))
 
 
 def main() -> None:

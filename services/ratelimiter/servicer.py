@@ -6,10 +6,11 @@ from google.protobuf.message import DecodeError
 
 from millrace.batch.v1.batch_pb2 import Item
 from millrace.limits.v1 import limits_pb2 as pb
-from services.chassis.batched import method
-from services.chassis.batched_server import Handler, whole
+from services.chassis.batched_server import whole
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
+from services.chassis.framed_server import Called
+from services.chassis.framing import method
 from services.chassis.metrics import limiter_batch_seconds, limiter_decisions
 from services.chassis.resp import RedisAwayError
 from services.limits.check import buckets_of, reply_of
@@ -26,7 +27,7 @@ class RateLimiterServicer:
         self._limited = limiter_decisions.labels(verdict="limited")
 
     @property
-    def methods(self) -> Mapping[str, Handler]:
+    def methods(self) -> Mapping[str, Called]:
         """What a batched server serves."""
         return {method(pb, "RateLimiter", "Check"): whole(self.decide)}
 

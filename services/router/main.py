@@ -3,8 +3,8 @@
 import asyncio
 
 from millrace.config.v1.config_pb2 import Snapshot
-from services.chassis.batched_server import batched_server
 from services.chassis.configuration import ConfigurationWatch
+from services.chassis.framed_server import framed_server
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
@@ -49,7 +49,7 @@ async def start(service: Service[RouterSettings]) -> None:
 
     watch.subscribe(configured)
     config_age.set_function(watch.age_s)
-    await service.enter("calls", batched_server(settings.host, settings.port, RouterServicer(acceptance).methods))
+    await service.enter("calls", framed_server(settings.host, settings.port, RouterServicer(acceptance).methods))
 
     async def leave(_: float) -> None:
         await acceptance.drained()

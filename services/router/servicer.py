@@ -9,10 +9,11 @@ from prometheus_client import Counter
 from millrace.batch.v1.batch_pb2 import Item
 from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
-from services.chassis.batched import method
-from services.chassis.batched_server import Handler, each
+from services.chassis.batched_server import each
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.framed_server import Called
+from services.chassis.framing import method
 from services.chassis.metrics import router_accept_seconds, router_accepts
 from services.router.acceptance import Acceptance
 
@@ -24,7 +25,7 @@ class RouterServicer:
         self._acceptance = acceptance
 
     @property
-    def methods(self) -> Mapping[str, Handler]:
+    def methods(self) -> Mapping[str, Called]:
         """What a batched server serves."""
         return {method(router_pb2, "Router", "Accept"): each(self.accept)}
 

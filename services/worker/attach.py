@@ -3,20 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import grpc.aio
-
-from millrace.dispatch.v1.dispatch_pb2 import DispatcherEvent, Hello, WorkerEvent, WorkerMessage
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchStub
+from millrace.dispatch.v1 import dispatch_pb2
+from millrace.dispatch.v1.dispatch_pb2 import DispatcherEvent, DispatcherMessage, Hello, WorkerEvent, WorkerMessage
 from services.chassis.backoff import backoff
-from services.chassis.grpc_channel import channel
-from services.chassis.pace import Pace
+from services.chassis.framed_client import Line, dial
+from services.chassis.framing import method
+from services.chassis.gather import Gather
 from services.pools.core.ownership import Owner
 from services.tasklog.ports import RedisAwayError
 
 log = logging.getLogger(__name__)
 
+ATTACH: Final = method(dispatch_pb2, "Dispatch", "Attach")
 GATHER_S: Final = 0.010  # between two messages: a message costs far more than an event
 FOLLOW_S: Final = 0.25  # a dispatcher that stands still breaks no stream; its lease tells
 
@@ -46,16 +46,14 @@ class Attach:
     def __init__(self, find: Callable[[], Awaitable[Owner | None]]) -> None:
         self._find = find
         self._owner: Owner | None = None
-        self._outbox: list[WorkerEvent] | None = None  # None: nobody listens
-        self._pace = Pace(lambda: GATHER_S)
+        self._outbox: Gather[WorkerEvent] | None = None  # None: nobody listens
         self._again = asyncio.Event()
         self.epoch = 0
 
     def send(self, event: WorkerEvent) -> None:
         """Tell the owner, with what else gathers; dropped when nobody listens: the next Hello says it all."""
         if self._outbox is not None:
-            self._outbox.append(event)
-            self._pace.wake()
+            self._outbox.put(event)
 
     def reattach(self) -> None:
         """Say Hello again, on a new stream: what was promised on the present one is void."""
@@ -69,8 +67,8 @@ class Attach:
                 if await self._look():
                     await self._attach(party)
                     delays = backoff(0.05, 0.3)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as reason:
-                log.debug("no line to the dispatcher: %s", _words(reason))
+            except (OSError, TimeoutError) as reason:
+                log.debug("no line to the dispatcher: %s", reason)
             await asyncio.sleep(next(delays))
 
     async def _look(self) -> bool:
@@ -84,50 +82,49 @@ class Attach:
     async def _attach(self, party: Party) -> None:
         assert self._owner
         self._again.clear()
-        async with channel(self._owner.address) as line:
-            stream = DispatchStub(line).Attach()  # type: ignore[no-untyped-call]
+
+        def take(message: bytes) -> None:
+            self._take(DispatcherMessage.FromString(message), party, line)
+
+        async with dial(self._owner.address, ATTACH, take) as line:
+            self._outbox = Gather(lambda events: line.send(WorkerMessage(events=events).SerializeToString()), GATHER_S)
             hello = party.hello()
             hello.highest_epoch = self.epoch
-            self._outbox = [WorkerEvent(hello=hello)]
-            self._pace.wake()
-            sides = [
-                asyncio.create_task(side, name=f"attach {name}")
-                for name, side in (
-                    ("reader", self._read(stream, party)),
-                    ("writer", self._write(stream)),
-                    ("follower", self._follow(self._owner)),
-                    ("again", self._again.wait()),
-                )
-            ]
+            self.send(WorkerEvent(hello=hello))
             try:
-                done, _ = await asyncio.wait(sides, return_when=asyncio.FIRST_COMPLETED)
-                for side in done:
-                    if not side.cancelled():  # as grpc says it when the other end cancels the call
-                        side.result()
+                await line.listening()
+                await self._until_over(line, self._owner)
             finally:
                 self._outbox = None
                 party.detached()
-                for side in sides:
-                    side.cancel()
-                stream.cancel()
-                await asyncio.gather(*sides, return_exceptions=True)
 
-    async def _read(self, stream: Any, party: Party) -> None:
-        async for message in stream:
-            if message.epoch < self.epoch:
-                log.warning("epoch %d speaks, but %d was heard: not obeyed", message.epoch, self.epoch)
-                return
-            self.epoch = message.epoch
-            for event in message.events:
-                party.take(event)
+    def _take(self, message: DispatcherMessage, party: Party, line: Line) -> None:
+        if message.epoch < self.epoch:
+            log.warning("epoch %d speaks, but %d was heard: not obeyed", message.epoch, self.epoch)
+            line.connection.abort()
+            return
+        self.epoch = message.epoch
+        for event in message.events:
+            party.take(event)
 
-    async def _write(self, stream: Any) -> None:
-        while True:
-            await self._pace.wait()
-            assert self._outbox is not None
-            events, self._outbox = self._outbox, []
-            if events:
-                await stream.write(WorkerMessage(events=events))
+    async def _until_over(self, line: Line, owner: Owner) -> None:
+        """Until the stream is lost, or somebody else owns the pool, or Hello is to be said again."""
+        reasons = [
+            asyncio.create_task(reason, name=f"attach: {name}")
+            for name, reason in (
+                ("lost", line.lost.wait()),
+                ("follow", self._follow(owner)),
+                ("again", self._again.wait()),
+            )
+        ]
+        try:
+            done, _ = await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+            for reason in done:
+                reason.result()
+        finally:
+            for reason in reasons:
+                reason.cancel()
+            await asyncio.gather(*reasons, return_exceptions=True)
 
     async def _follow(self, owner: Owner) -> None:
         """Return once the lease names another owner than the one that speaks on the stream."""
@@ -140,9 +137,3 @@ class Attach:
             if found and (found.address != owner.address or found.epoch > max(owner.epoch, self.epoch)):
                 log.info("the pool has a new owner at %s, epoch %d", found.address, found.epoch)
                 return
-
-
-def _words(reason: Exception) -> str:
-    if isinstance(reason, grpc.aio.AioRpcError):
-        return f"{reason.code().name} {reason.details()}"
-    return str(reason)

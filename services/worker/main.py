@@ -7,8 +7,9 @@ from pathlib import Path
 
 from millrace.cache.v1 import cache_pb2
 from millrace.config.v1.config_pb2 import Pool, Snapshot
-from services.chassis.batched import BatchedClient, addresses_of, method
+from services.chassis.batched import BatchedClient, addresses_of
 from services.chassis.configuration import ConfigurationWatch
+from services.chassis.framing import method
 from services.chassis.kafka import LoopProducer
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
@@ -19,7 +20,7 @@ from services.tasklog.adapters.kafka_usage_log import KafkaUsageLog
 from services.tasklog.adapters.redis_token_log import RedisTokenLog
 from services.tasklog.ending import Destinations
 from services.worker.adapters.assets_prompts import AssetsPrompts
-from services.worker.adapters.grpc_frame_publisher import GrpcFramePublisher
+from services.worker.adapters.framed_frame_publisher import FramedFramePublisher
 from services.worker.adapters.simulator_engine import Pacing, SimulatorEngine, SimulatorPrompts
 from services.worker.attach import Attach
 from services.worker.core.attempt_plan import Patience
@@ -46,7 +47,7 @@ async def start(service: Service[WorkerSettings]) -> None:
     config_age.set_function(configuration.age_s)
     pool = await _pool(configuration, settings.pool)
     engine, prompts = await _engine(service, pool)
-    frames = await service.enter("frames", GrpcFramePublisher())
+    frames = await service.enter("frames", FramedFramePublisher())
 
     log = RedisTokenLog(redis)
     tick = Tick(settings.tick_ms / 1000, settings.tick_max_ms / 1000)
@@ -74,6 +75,8 @@ async def start(service: Service[WorkerSettings]) -> None:
     service.spawn("engine watch", worker.watch_engine())
     service.spawn("attach", attach.run(worker))
     service.on_drain(worker.drain)
+    service.drainable = worker
+    await service.enter("work", nullcontext(worker), ready=lambda: not worker.draining)
 
 
 async def _answers(service: Service[WorkerSettings]) -> CacheAnswerStore | None:

@@ -5,6 +5,7 @@ One event loop, no locks: the runs and the held texts belong to this object, eve
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -91,6 +92,7 @@ class Worker:
         self._horizon_s = HORIZON_S
         self._redis_run = ""
         self._draining = False
+        self._drains_until = 0.0
         self.attached = False
         worker_slots.set(slots)
 
@@ -142,7 +144,7 @@ class Worker:
                 if self._reports.acknowledged(event.finished_ack):
                     self._held.keep_until(event.finished_ack.task, monotonic() + self._horizon_s + MARGIN_S)
             case "drain":
-                self._start_draining()
+                self.drain_for(math.inf)
             case unknown:
                 log.warning("the dispatcher says %s, which is not known here", unknown)
 
@@ -277,6 +279,8 @@ class Worker:
             watch_runs(self._runs.values(), self._flusher, self._patience, self._health)
             self._look_at_redis()
             at = monotonic()
+            if self._draining and at >= self._drains_until:
+                self.drain_for(0.0)
             if at >= progress_at:
                 progress_at = at + PROGRESS_S
                 self._progress()
@@ -303,12 +307,25 @@ class Worker:
 
     # -- leaving --------------------------------------------------------------------------------------------------------
 
-    def _start_draining(self) -> None:
-        if self._draining:
+    @property
+    def draining(self) -> bool:
+        """Does it take nothing new?"""
+        return self._draining
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks that run, and one more while an end is not acknowledged."""
+        return len(self._runs) + (not self._reports.all_heard)
+
+    def drain_for(self, seconds: float) -> None:
+        """Take nothing new for so long and finish what runs; 0: take work again. What has no text yet is handed back."""
+        draining = seconds > 0
+        self._drains_until = monotonic() + seconds
+        if self._draining == draining:
             return
-        self._draining = True
+        self._draining = draining
         self._reattach()  # a new stream: the credits of the old one are void, and its Hello says why
-        for run in tuple(self._runs.values()):
+        for run in tuple(self._runs.values()) if draining else ():
             if not run.answer.gen:
                 if run.job:
                     run.job.cancel()
@@ -316,7 +333,7 @@ class Worker:
 
     async def drain(self, left_s: float) -> None:
         """Take nothing new, finish what runs within `left_s`, hand over the rest: its text is in the log."""
-        self._start_draining()
+        self.drain_for(math.inf)
         goodbye = min(GOODBYE_S, left_s / 2)
         await _until(lambda: not self._runs, left_s - goodbye)
         for run in self._runs.values():

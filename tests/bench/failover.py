@@ -73,7 +73,7 @@ def owner_of(stack: Stack) -> str:
         if raw:
             address = decode(raw).address  # type: ignore[arg-type]
             for component in stack.status.named("dispatcher"):
-                if address.endswith(f":{component.ports['grpc']}"):
+                if address.endswith(f":{component.ports['streams']}"):
                     return component.name
         time.sleep(0.1)
     raise RuntimeError("no dispatcher owns the pool sim")

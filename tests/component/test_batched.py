@@ -10,10 +10,12 @@ import pytest
 from millrace.batch.v1.batch_pb2 import Item, Reply, Request
 from millrace.limits.v1 import limits_pb2
 from services.chassis import batched
-from services.chassis.batched import BatchedClient, method
-from services.chassis.batched_server import batched_server, each, whole
+from services.chassis.batched import BatchedClient
+from services.chassis.batched_server import each, whole
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 
 CHECK = method(limits_pb2, "RateLimiter", "Check")
 
@@ -39,14 +41,21 @@ class Echo:
             raise KeyError("x")
         return item.payload
 
-    def counted(self, items, answer):
-        self.messages += 1
-        return each(self.answer)(items, answer)
+    def counted(self, connection):
+        caller = each(self.answer)(connection)
+        take = caller.take
+
+        def counting(message):
+            self.messages += 1
+            take(message)
+
+        caller.take = counting
+        return caller
 
 
 @asynccontextmanager
 async def served(echo, port=0, *, grace_s=0.0):
-    async with batched_server("127.0.0.1", port, {CHECK: echo.counted}, grace_s=grace_s) as server:
+    async with framed_server("127.0.0.1", port, {CHECK: echo.counted}, grace_s=grace_s) as server:
         yield server
 
 
@@ -54,7 +63,7 @@ async def served(echo, port=0, *, grace_s=0.0):
 async def client_of(*ports):
     async with BatchedClient([f"127.0.0.1:{p}" for p in ports], CHECK) as client:
         async with asyncio.timeout(5):
-            while not all(line.up for line in client._lines):
+            while not all(replica.up for replica in client._replicas):
                 await asyncio.sleep(0.01)
         yield client
 
@@ -116,7 +125,7 @@ async def test_no_answer_by_the_deadline_is_unavailable():
         with pytest.raises(ProblemError) as late:
             await client.call(b"slow", now() + 0.05)
         assert late.value.problem.code == ErrorCode.UNAVAILABLE
-        assert not client._lines[0].waiting
+        assert not client._replicas[0].waiting
 
 
 async def test_an_answer_that_came_while_the_loop_was_held_up_counts():
@@ -153,7 +162,7 @@ async def test_the_least_outstanding_replica_is_asked():
     async with served(stuck) as first, served(quick) as second, client_of(first.port, second.port) as client:
         waiting = [asyncio.create_task(client.call(b"slow", now() + 5)) for _ in range(2)]
         await asyncio.sleep(0.05)
-        assert len(client._lines[0].waiting) == len(client._lines[1].waiting) == 1
+        assert len(client._replicas[0].waiting) == len(client._replicas[1].waiting) == 1
         stuck.release.set()
         quick.release.set()
         await asyncio.gather(*waiting)
@@ -167,7 +176,7 @@ async def test_a_batch_handled_as_a_whole_keeps_each_items_answer():
             raise KeyError("x")
         return [Problem(ErrorCode.LIMITED, "no") if item.payload == b"bad" else item.payload for item in items]
 
-    async with batched_server("127.0.0.1", 0, {CHECK: whole(answer)}) as server, client_of(server.port) as client:
+    async with framed_server("127.0.0.1", 0, {CHECK: whole(answer)}) as server, client_of(server.port) as client:
         answers = await asyncio.gather(
             *[client.call(p, now() + 5) for p in (b"a", b"bad", b"c")], return_exceptions=True
         )
@@ -248,7 +257,7 @@ async def test_a_server_that_falls_silent_is_connected_to_anew(monkeypatch):
 async def test_whoever_speaks_another_language_is_cut_off():
     """An unknown method, a message that is none, one beyond the limit: the others are served on."""
     async with served(Echo()) as server, client_of(server.port) as client:
-        assert await raw(server.port, framed(b"no.such.Method")) == b""
+        assert b"not served here" in await raw(server.port, framed(b"no.such.Method"))
         assert await raw(server.port, framed(CHECK.encode()), framed(b"\xff\xff\xff")) in {b"", framed(b"")}
         assert await raw(server.port, b"\x7f\xff\xff\xff") == b""
         assert await client.call(b"fine", now() + 5) == b"fine"

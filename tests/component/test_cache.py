@@ -11,10 +11,11 @@ from services.cache.adapters.memory_answer_cache import MemoryAnswerCache
 from services.cache.adapters.redis_answer_cache import RedisAnswerCache
 from services.cache.servicer import CacheServicer
 from services.cache.settings import CacheSettings
-from services.chassis.batched import BatchedClient, method
-from services.chassis.batched_server import batched_server
+from services.chassis.batched import BatchedClient
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.chassis.resp import RedisAwayError, Resp
 
 
@@ -45,7 +46,7 @@ async def serving(*stores):
         callers = []
         for store in stores:
             servicer = CacheServicer(store, CacheSettings())
-            server = await stack.enter_async_context(batched_server("127.0.0.1", 0, servicer.methods))
+            server = await stack.enter_async_context(framed_server("127.0.0.1", 0, servicer.methods))
             address = [f"127.0.0.1:{server.port}"]
             lookups = await stack.enter_async_context(BatchedClient(address, method(pb, "Cache", "Lookup")))
             saves = await stack.enter_async_context(BatchedClient(address, method(pb, "Cache", "Store")))

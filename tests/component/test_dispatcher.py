@@ -1,11 +1,13 @@
 """The dispatcher in process: lanes, leases, logs in memory; workers and gateways over loopback gRPC."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
-import grpc.aio
 import pytest
+from google.protobuf.message import Message
 
+from millrace.dispatch.v1 import dispatch_pb2
 from millrace.dispatch.v1.dispatch_pb2 import (
     Assign,
     Finished,
@@ -15,7 +17,6 @@ from millrace.dispatch.v1.dispatch_pb2 import (
     WorkerEvent,
     WorkerMessage,
 )
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchStub
 from millrace.task.v1.task_pb2 import (
     CACHE_MARK_COALESCED,
     OUTCOME_KIND_CANCELLED,
@@ -27,7 +28,8 @@ from millrace.task.v1.task_pb2 import (
     PRIORITY_CLASS_STANDARD,
     Route,
 )
-from services.chassis.grpc_channel import channel
+from services.chassis.framed_client import RefusedError, dial
+from services.chassis.framing import method
 from services.chassis.resp import RedisAwayError
 from services.dispatcher.core.task_table import TaskTable
 from services.pools.signals_listener import SignalsListener
@@ -137,11 +139,8 @@ async def test_a_worker_that_saw_a_higher_epoch_makes_the_owner_take_a_higher_on
 async def _attach_regardless(self: FakeWorker) -> None:
     while True:
         if owner := self.room.leases.owner(POOL):
-            try:
-                async with channel(owner.address) as ch:
-                    await self._attach(ch)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                pass
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._attach(owner.address)
         await asyncio.sleep(0.02)
 
 
@@ -685,29 +684,26 @@ async def test_a_gateways_word_about_a_running_task_reaches_its_worker():
 
 
 async def test_who_does_not_own_the_pool_says_who_does():
-    """FAILED_PRECONDITION with the owner's address for workers and listeners; NOT_FOUND for a pool nobody configured."""
+    """With the owner's address for workers and listeners; a pool nobody configured is named."""
     async with Room() as room:
         first = await room.dispatcher("d1")
         await eventually(lambda: first.owns)
         second = await room.dispatcher("d2")
         await eventually(lambda: second.actor.elsewhere)
-        async with channel(second.address) as ch:
-            for pool, code in ((POOL, grpc.StatusCode.FAILED_PRECONDITION), ("none", grpc.StatusCode.NOT_FOUND)):
-                hello = WorkerMessage(events=[WorkerEvent(hello=Hello(worker="w", pool=pool))])
-                calls = (
-                    DispatchStub(ch).Attach(iter([hello])),
-                    DispatchStub(ch).Signals(iter([SignalsRequest(pool=pool)])),
-                )
-                for call in calls:
-                    with pytest.raises(grpc.aio.AioRpcError) as refused:
-                        await anext(aiter(call))
-                    assert refused.value.code() is code
-                    if pool == POOL:
-                        assert first.address in refused.value.details()
-            nothing = DispatchStub(ch).Attach(iter([WorkerMessage()]))
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await anext(aiter(nothing))
-            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for pool, reason in ((POOL, f"owned by {first.address}"), ("none", "there is no pool 'none'")):
+            hello = WorkerMessage(events=[WorkerEvent(hello=Hello(worker="w", pool=pool))])
+            for rpc, said in (("Attach", hello), ("Signals", SignalsRequest(pool=pool))):
+                assert reason in await refusal(second.address, rpc, said)
+        assert "Hello" in await refusal(first.address, "Attach", WorkerMessage())
+
+
+async def refusal(address: str, rpc: str, first: Message) -> str:
+    """Why the dispatcher does not listen."""
+    async with dial(address, method(dispatch_pb2, "Dispatch", rpc), lambda _: None) as line:
+        line.send(first.SerializeToString())
+        with pytest.raises(RefusedError) as refused:
+            await line.listening()
+        return str(refused.value)
 
 
 def table(room: Room) -> TaskTable:

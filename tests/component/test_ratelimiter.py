@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from millrace.limits.v1 import limits_pb2 as pb
-from services.chassis.batched import BatchedClient, method
-from services.chassis.batched_server import batched_server
+from services.chassis.batched import BatchedClient
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.chassis.resp import RedisAwayError
 from services.ratelimiter.adapters.memory_bucket_store import MemoryBucketStore
 from services.ratelimiter.servicer import RateLimiterServicer
@@ -39,7 +40,7 @@ def bucket(name, cost=1.0, rate=1.0, burst=3.0):
 async def limiter(store):
     servicer = RateLimiterServicer(store)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(batched_server("127.0.0.1", 0, servicer.methods))
+        server = await stack.enter_async_context(framed_server("127.0.0.1", 0, servicer.methods))
         client = await stack.enter_async_context(
             BatchedClient([f"127.0.0.1:{server.port}"], method(pb, "RateLimiter", "Check"))
         )

@@ -20,10 +20,11 @@ from millrace.task.v1.task_pb2 import (
     Task,
     Usage,
 )
-from services.chassis.batched import BatchedClient, method
-from services.chassis.batched_server import batched_server
+from services.chassis.batched import BatchedClient
 from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, ProblemError
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.chassis.resp import Resp
 from services.router.acceptance import Acceptance, World
 from services.router.adapters.memory_pool_signals import MemoryPoolSignals
@@ -90,7 +91,7 @@ async def router():
     router = Router()
     servicer = RouterServicer(router.acceptance)
     async with (
-        batched_server("127.0.0.1", 0, servicer.methods) as server,
+        framed_server("127.0.0.1", 0, servicer.methods) as server,
         BatchedClient([f"127.0.0.1:{server.port}"], method(router_pb2, "Router", "Accept")) as client,
     ):
         async with asyncio.timeout(5):

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
-from grpc import StatusCode
 
 from millrace.dispatch.v1 import dispatch_pb2 as pb
 from millrace.task.v1.task_pb2 import OutcomeKind, Route
@@ -13,7 +12,7 @@ from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.adapters.memory_usage_log import MemoryUsageLog
 from services.tasklog.core.entries import Begin, Continue, Delta, Fenced, Header
 from services.tasklog.core.reading import GAP, Cursor
-from services.worker.adapters.grpc_frame_publisher import GrpcFramePublisher
+from services.worker.adapters.framed_frame_publisher import FramedFramePublisher
 from services.worker.adapters.memory_frame_publisher import MemoryFramePublisher
 from services.worker.adapters.simulator_engine import SimulatorPrompts
 from services.worker.core.attempt_plan import Patience
@@ -228,7 +227,7 @@ async def test_a_worker_starts_although_one_gateway_is_dead_it_connects_in_the_b
     await dead.come()
     await dead.leave()
     await gateway.come()
-    async with GrpcFramePublisher() as frames, WorkerRoom(dispatcher, frames=frames) as room:
+    async with FramedFramePublisher() as frames, WorkerRoom(dispatcher, frames=frames) as room:
         await room.log.attach("t1", Route(address=gateway.address, boot=7, handle=3), 60)
         dispatcher.assign(task("t1", route=Route(address=dead.address, boot=1, handle=1)))
         await dispatcher.hear("finished", "t1")
@@ -735,12 +734,12 @@ async def test_a_new_owner_adopts_what_runs(dispatcher: FakeDispatcher) -> None:
             assert (await read(room.log, "t1"))[0] == "one two three"
 
 
-@pytest.mark.parametrize("code", [StatusCode.CANCELLED, StatusCode.FAILED_PRECONDITION, StatusCode.UNKNOWN])
-async def test_a_worker_comes_back_however_its_stream_ends(dispatcher: FakeDispatcher, code: StatusCode) -> None:
+@pytest.mark.parametrize("politely", [True, False])
+async def test_a_worker_comes_back_however_its_stream_ends(dispatcher: FakeDispatcher, politely: bool) -> None:
     """Any status ends a stream, none ends the worker; credits are given anew."""
     async with WorkerRoom(dispatcher):
         await dispatcher.hear("credit")
-        dispatcher.cut(code)
+        dispatcher.cut(politely=politely)
         await dispatcher.hear("hello", count=2)
         assert (await dispatcher.hear("credit", count=2)).slots == 4
 

@@ -8,9 +8,11 @@ import pytest
 from millrace.cache.v1 import cache_pb2
 from millrace.cache.v1.cache_pb2 import StoreReply, StoreRequest
 from millrace.task.v1.task_pb2 import OUTCOME_KIND_CANCELLED, OUTCOME_KIND_COMPLETED, Outcome, Task, Usage
-from services.chassis.batched import BatchedClient, method
-from services.chassis.batched_server import batched_server, each
+from services.chassis.batched import BatchedClient
+from services.chassis.batched_server import each
 from services.chassis.errors import ProblemError
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.tasklog.adapters.cache_answer_store import CacheAnswerStore
 from services.tasklog.adapters.memory_answer_store import MemoryAnswerStore
 from tests.support.components import free_port
@@ -53,7 +55,7 @@ async def store(request):
 @asynccontextmanager
 async def served(recorder):
     async with (
-        batched_server("127.0.0.1", 0, {STORE: each(recorder.keep)}) as server,
+        framed_server("127.0.0.1", 0, {STORE: each(recorder.keep)}) as server,
         BatchedClient([f"127.0.0.1:{server.port}"], STORE) as client,
     ):
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""Live frames to gateways: in memory, and over gRPC to frames servers on the loopback."""
+"""Live frames to gateways: in memory, and over connections to frames servers on the loopback."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import pytest
 
 from millrace.frames.v1.frames_pb2 import Frame, FrameBatch
-from services.worker.adapters.grpc_frame_publisher import QUEUE, GrpcFramePublisher
+from services.worker.adapters.framed_frame_publisher import QUEUE, FramedFramePublisher
 from services.worker.adapters.memory_frame_publisher import MemoryFramePublisher
 from services.worker.ports import FramePublisher
 from tests.support.fake_frames import FakeFrames
@@ -52,11 +52,11 @@ class InMemory:
         self.publisher.away.discard(address)
 
 
-class OverGrpc:
+class OverTheLoopback:
     """Addresses are ports of this machine; both gateways are there at first."""
 
     def __init__(self) -> None:
-        self.publisher = GrpcFramePublisher()
+        self.publisher = FramedFramePublisher()
         self.gateways: dict[str, FakeFrames] = {}
 
     async def open(self) -> Self:
@@ -81,12 +81,12 @@ class OverGrpc:
             await gateway.leave()
 
 
-@pytest.fixture(params=["memory", "grpc"])
+@pytest.fixture(params=["memory", "framed"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
     if request.param == "memory":
         yield InMemory()
         return
-    made = await OverGrpc().open()
+    made = await OverTheLoopback().open()
     async with made.publisher:
         yield made
     await made.close()
@@ -130,7 +130,7 @@ async def test_a_gateway_that_comes_back_gets_frames_again(place: Place) -> None
 
 async def test_a_gateway_that_stands_still_costs_bounded_memory() -> None:
     """What does not fit is dropped, the oldest is kept, and the worker goes on."""
-    place = await OverGrpc().open()
+    place = await OverTheLoopback().open()
     place.gateways[place.here].reads.clear()
     async with place.publisher:
         big = "x" * 50_000
@@ -148,10 +148,10 @@ async def test_a_gateway_that_stands_still_costs_bounded_memory() -> None:
     await place.close()
 
 
-async def test_an_unused_stream_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gateways come and go; their streams do not pile up."""
-    monkeypatch.setattr("services.worker.adapters.grpc_frame_publisher.IDLE_S", 0.1)
-    place = await OverGrpc().open()
+async def test_an_unused_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways come and go; their connections do not pile up."""
+    monkeypatch.setattr("services.worker.adapters.framed_frame_publisher.IDLE_S", 0.1)
+    place = await OverTheLoopback().open()
     await place.leave(place.there)
     async with place.publisher:
         place.publisher.push(place.here, batch(0))

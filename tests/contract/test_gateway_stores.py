@@ -66,6 +66,7 @@ async def test_gateways_and_readers_are_counted(resp: Resp) -> None:
     task, log = secrets.token_hex(13), RedisTokenLog(resp)
     for boot in (1, 2):
         await log.attach(task, Route(address="a", boot=boot, handle=5), 30)
+    await log.wish_cancel(task, 30)
     assert await one.readers(task) == 2
 
 

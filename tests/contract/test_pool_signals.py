@@ -5,10 +5,9 @@ import asyncio
 import pytest
 
 from millrace.dispatch.v1.dispatch_pb2 import PoolSignal, SignalsUpdate
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchServicer, add_DispatchServicer_to_server
-from services.chassis.grpc_server import grpc_server
+from services.chassis.framed_server import framed_server
 from services.pools.core.ownership import Owner
-from services.pools.signals_listener import SignalsListener
+from services.pools.signals_listener import SIGNALS, SignalsListener
 from services.router.adapters import dispatcher_pool_signals
 from services.router.adapters.dispatcher_pool_signals import DispatcherPoolSignals
 from services.router.adapters.memory_pool_signals import MemoryPoolSignals
@@ -16,12 +15,21 @@ from services.router.adapters.memory_pool_signals import MemoryPoolSignals
 SIGNAL = PoolSignal(pool="main", workers=2, wait_s=1.5)
 
 
-class Dispatcher(DispatchServicer):
+class Dispatcher:
     """Says one thing about the pool and is silent from then on."""
 
-    async def Signals(self, requests, context):
-        yield SignalsUpdate(epoch=1, signal=SIGNAL)
-        await asyncio.Event().wait()
+    def __init__(self, connection):
+        self._connection = connection
+
+    def take(self, message):
+        self._connection.send(b"")
+        self._connection.send(SignalsUpdate(epoch=1, signal=SIGNAL).SerializeToString())
+
+    def lost(self):
+        pass
+
+    async def leave(self):
+        pass
 
 
 class Lookup:
@@ -40,13 +48,7 @@ async def signals(request):
         yield MemoryPoolSignals(main=SIGNAL)
         return
     async with (
-        grpc_server(
-            "127.0.0.1",
-            0,
-            lambda s: add_DispatchServicer_to_server(Dispatcher(), s),
-            ["millrace.dispatch.v1.Dispatch"],
-            grace_s=0,
-        ) as server,
+        framed_server("127.0.0.1", 0, {SIGNALS: Dispatcher}, grace_s=0) as server,
         SignalsListener(Lookup(server.port)) as listener,
     ):
         listener.follow(["main", "other"])

@@ -22,7 +22,7 @@ from services.tasklog.core.entries import (
     Terminal,
     Written,
 )
-from services.tasklog.core.keys import log_key, wishes_key
+from services.tasklog.core.keys import log_key, readers_key
 from services.tasklog.core.reading import Cursor, Restarted, Text, assemble
 from services.tasklog.ports import RedisAwayError, RunChangedError
 from tests.model.forgetful_redis import forgetful_redis
@@ -472,9 +472,10 @@ async def test_fields_and_wishes_of_a_newer_release_do_not_disturb(redis_url, ta
         log = RedisTokenLog(resp)
         await begin(log, task, 1)
         await resp.call("XADD", log_key(task), "1-1", "s", 0, "t", "a", "novel", b"\xff")
-        await resp.call("HSET", wishes_key(task), "seen", 1)
+        await resp.call("HSET", readers_key(task), "seen", 1)
         assert (await log.read(task))[1:] == [Delta(1, 1, 0, 1, "a")]
         assert not await log.cancel_wished(task)
+        assert await append(log, task, Delta(1, 1, 1, 2, "b")) == [Written()]
 
 
 async def test_every_key_of_a_task_has_an_end(redis_url, task):
@@ -485,5 +486,5 @@ async def test_every_key_of_a_task_has_an_end(redis_url, task):
         await begin(log, task, 1)
         await log.attach(task, Route(address="a:1", boot=1, handle=1), KEEP_S)
         await log.wish_cancel(task, KEEP_S)
-        keys = [log_key(task), f"{log_key(task)}:r", f"{log_key(task)}:x"]
+        keys = [log_key(task), f"{log_key(task)}:r"]
         assert all(0 < ttl <= KEEP_S for ttl in await resp.pipe(*(("TTL", key) for key in keys)))

@@ -1,4 +1,4 @@
-"""Dispatchers in the test's process: memory adapters, loopback gRPC, workers that do what a test says."""
+"""Dispatchers in the test's process: memory adapters, the loopback, workers that do what a test says."""
 
 import asyncio
 import contextlib
@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
-import grpc.aio
-
 from millrace.config.v1.config_pb2 import Pool, Snapshot, Tenant
+from millrace.dispatch.v1 import dispatch_pb2
 from millrace.dispatch.v1.dispatch_pb2 import (
     Assign,
     Credit,
     DispatcherEvent,
+    DispatcherMessage,
     Finished,
     Heartbeat,
     Hello,
@@ -25,16 +25,16 @@ from millrace.dispatch.v1.dispatch_pb2 import (
     WorkerEvent,
     WorkerMessage,
 )
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchStub, add_DispatchServicer_to_server
 from millrace.task.v1.task_pb2 import PRIORITY_CLASS_STANDARD, PriorityClass, Task, Usage
-from services.chassis.grpc_channel import channel
-from services.chassis.grpc_server import grpc_server
+from services.chassis.framed_client import Line, dial
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.dispatcher.adapters.memory_lane_log import MemoryLaneLog, MemoryLanes
 from services.dispatcher.adapters.memory_pool_lease import MemoryLeases, MemoryPoolLease
 from services.dispatcher.ownership import Pace, World
 from services.dispatcher.pool_actor import PoolActor
 from services.dispatcher.pools import Pools
-from services.dispatcher.servicer import Dispatch
+from services.dispatcher.servicer import dispatch_methods
 from services.tasklog.adapters.memory_task_control import MemoryTaskControl
 from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.adapters.memory_usage_log import MemoryUsageLog
@@ -44,6 +44,7 @@ from services.tasklog.core.reading import Cursor, End
 from services.tasklog.ending import Destinations, end_of_task
 
 POOL = "sim"
+ATTACH = method(dispatch_pb2, "Dispatch", "Attach")
 FAST = Pace(
     renew_s=0.05, commit_horizon_s=0.1, commit_s=0.03, expect_s=0.3, claim_keep_s=60.0, tick_s=0.02, silence_s=0.3
 )
@@ -133,10 +134,7 @@ class Room:
 
         pools = Pools(actor)
 
-        def register(server: grpc.aio.Server) -> None:
-            add_DispatchServicer_to_server(Dispatch(pools.actors), server)
-
-        async with grpc_server("127.0.0.1", 0, register, [], grace_s=0.05) as server:
+        async with framed_server("127.0.0.1", 0, dispatch_methods(pools.actors), grace_s=0.05) as server:
             address = f"127.0.0.1:{server.port}"
             pools.configure(self.snapshot)
             try:
@@ -214,42 +212,44 @@ class FakeWorker:
         self.unacked: dict[str, Finished] = {}
         self.highest_epoch = 0
         self.attached = asyncio.Event()
-        self._stream: grpc.aio.StreamStreamCall | None = None
+        self._line: Line | None = None
         self._jobs: dict[str, asyncio.Task[None]] = {}
-        self._line: asyncio.Task[None] | None = None
-        self._one_write = asyncio.Lock()
+        self._attaching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Be attached to whoever owns the pool."""
-        self._line = asyncio.create_task(self._keep_attached())
+        self._attaching = asyncio.create_task(self._keep_attached())
 
     async def stop(self) -> None:
         """As by kill -9."""
-        tasks = [t for t in (self._line, *self._jobs.values()) if t]
+        tasks = [t for t in (self._attaching, *self._jobs.values()) if t]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def say(self, *events: WorkerEvent) -> None:
         """Tell the dispatcher."""
-        async with self._one_write:
-            if self._stream is not None:
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    await self._stream.write(WorkerMessage(events=events))
+        if self._line is not None:
+            self._line.send(WorkerMessage(events=events).SerializeToString())
 
     async def _keep_attached(self) -> None:
         while True:
             owner = self.room.leases.owner(POOL)
             if owner and owner.epoch >= self.highest_epoch:
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    async with channel(owner.address) as ch:
-                        await self._attach(ch)
-                self.attached.clear()
-                self._stream = None
+                with contextlib.suppress(OSError, TimeoutError):
+                    await self._attach(owner.address)
             await asyncio.sleep(0.02)
 
-    async def _attach(self, ch: grpc.aio.Channel) -> None:
-        self._stream = DispatchStub(ch).Attach()
+    async def _attach(self, address: str) -> None:
+        async with dial(address, ATTACH, self._hear) as self._line:
+            try:
+                await self._speak()
+            finally:
+                self.attached.clear()
+                self._line = None
+
+    async def _speak(self) -> None:
+        assert self._line
         hello = Hello(
             worker=self.name,
             boot=self.boot,
@@ -262,15 +262,21 @@ class FakeWorker:
         await self.say(WorkerEvent(hello=hello), WorkerEvent(credit=Credit(slots=self.slots - len(self.running))))
         beats = asyncio.create_task(self._beat())
         try:
-            async for message in self._stream:
-                if message.epoch < self.highest_epoch:
-                    return
-                self.highest_epoch = message.epoch
-                self.attached.set()
-                for event in message.events:
-                    self._take(event)
+            await self._line.listening()
+            await self._line.lost.wait()
         finally:
             beats.cancel()
+
+    def _hear(self, message: bytes) -> None:
+        heard = DispatcherMessage.FromString(message)
+        if heard.epoch < self.highest_epoch:
+            if self._line:
+                self._line.connection.abort()
+            return
+        self.highest_epoch = heard.epoch
+        self.attached.set()
+        for event in heard.events:
+            self._take(event)
 
     async def _beat(self) -> None:
         while True:

@@ -1,15 +1,15 @@
-"""An owner of a pool that does what a test says, over real gRPC on the loopback."""
+"""An owner of a pool that does what a test says, over the loopback."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Self
 
-import grpc
-
 from millrace.dispatch.v1 import dispatch_pb2 as pb
-from millrace.dispatch.v1.dispatch_pb2_grpc import DispatchServicer, add_DispatchServicer_to_server
 from millrace.task.v1.task_pb2 import Message, Route, Sampling, Task
+from services.chassis.framed_server import framed_server, refuse
+from services.chassis.framing import FramedConnection, method
 from services.pools.core.ownership import Owner
 
 
@@ -39,7 +39,7 @@ def task(
     return made
 
 
-class FakeDispatcher(DispatchServicer):
+class FakeDispatcher:
     """Welcomes whoever attaches, keeps what it hears, acknowledges ends (`acks`), and says what it is told to say."""
 
     def __init__(self, epoch: int = 1, horizon_s: float = 30.0) -> None:
@@ -48,14 +48,15 @@ class FakeDispatcher(DispatchServicer):
         self.acks = True
         self.events: list[pb.WorkerEvent] = []
         self.streams = 0
+        self.refuses = ""  # a reason instead of a welcome
         self._news = asyncio.Condition()
-        self._outbox: asyncio.Queue[pb.DispatcherEvent | grpc.StatusCode] = asyncio.Queue()
+        self._serving = AsyncExitStack()
+        self._stream: _Stream | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = grpc.aio.server()
-        add_DispatchServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        await self._server.start()
+        methods = {method(pb, "Dispatch", "Attach"): lambda connection: _Stream(self, connection)}
+        server = await self._serving.enter_async_context(framed_server("127.0.0.1", 0, methods, grace_s=0.0))
+        self.address = f"127.0.0.1:{server.port}"
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -63,37 +64,17 @@ class FakeDispatcher(DispatchServicer):
 
     async def stop(self) -> None:
         """Be gone, as a killed process is."""
-        await self._server.stop(None)
+        await self._serving.aclose()
 
     @property
     def owner(self) -> Owner:
         """The lease it holds."""
         return Owner(self.address, self.epoch)
 
-    async def Attach(self, requests: Any, context: Any) -> AsyncIterator[pb.DispatcherMessage]:
-        self.streams += 1
-        self._outbox = outbox = asyncio.Queue()
-        reader = asyncio.create_task(self._read(requests, outbox))
-        try:
-            while True:
-                event = await outbox.get()
-                if isinstance(event, grpc.StatusCode):
-                    await context.abort(event, "cut")
-                yield pb.DispatcherMessage(epoch=self.epoch, events=[event])
-        finally:
-            reader.cancel()
-
-    async def _read(self, requests: Any, outbox: asyncio.Queue[Any]) -> None:
-        async for message in requests:
-            for event in message.events:
-                if event.HasField("hello"):
-                    outbox.put_nowait(pb.DispatcherEvent(welcome=pb.Welcome(commit_horizon_s=self.horizon_s)))
-                if event.HasField("finished") and self.acks:
-                    ack = pb.FinishedAck(task=event.finished.task, attempt=event.finished.attempt)
-                    outbox.put_nowait(pb.DispatcherEvent(finished_ack=ack))
-            async with self._news:
-                self.events.extend(message.events)
-                self._news.notify_all()
+    async def hears(self, events: Sequence[pb.WorkerEvent]) -> None:
+        async with self._news:
+            self.events.extend(events)
+            self._news.notify_all()
 
     # -- say ------------------------------------------------------------------------------------------------------------
 
@@ -109,11 +90,14 @@ class FakeDispatcher(DispatchServicer):
 
     def say(self, **event: Any) -> None:
         """Send one event: `cancel=`, `drain=`, ..."""
-        self._outbox.put_nowait(pb.DispatcherEvent(**event))
+        if self._stream:
+            self._stream.send(pb.DispatcherEvent(**event))
 
-    def cut(self, code: grpc.StatusCode) -> None:
-        """End the present stream with a status."""
-        self._outbox.put_nowait(code)
+    def cut(self, *, politely: bool = True) -> None:
+        """End the present stream."""
+        if self._stream:
+            connection = self._stream.connection
+            connection.close() if politely else connection.abort()
 
     # -- hear -----------------------------------------------------------------------------------------------------------
 
@@ -134,3 +118,40 @@ class FakeDispatcher(DispatchServicer):
         """All credits since the last Hello."""
         last = max(i for i, e in enumerate(self.events) if e.HasField("hello"))
         return sum(e.credit.slots for e in self.events[last:] if e.HasField("credit"))
+
+
+class _Stream:
+    """The stream of one worker."""
+
+    def __init__(self, dispatcher: FakeDispatcher, connection: FramedConnection) -> None:
+        self._dispatcher = dispatcher
+        self.connection = connection
+        self._work: set[asyncio.Task[None]] = set()
+
+    def take(self, message: bytes) -> None:
+        to = self._dispatcher
+        events = pb.WorkerMessage.FromString(message).events
+        for event in events:
+            if event.HasField("hello"):
+                if to.refuses:
+                    refuse(self.connection, to.refuses)
+                    return
+                to.streams += 1
+                to._stream = self
+                self.connection.send(b"")
+                self.send(pb.DispatcherEvent(welcome=pb.Welcome(commit_horizon_s=to.horizon_s)))
+            if event.HasField("finished") and to.acks:
+                ack = pb.FinishedAck(task=event.finished.task, attempt=event.finished.attempt)
+                self.send(pb.DispatcherEvent(finished_ack=ack))
+        work = asyncio.create_task(to.hears(events))
+        self._work.add(work)
+        work.add_done_callback(self._work.discard)
+
+    def send(self, event: pb.DispatcherEvent) -> None:
+        self.connection.send(pb.DispatcherMessage(epoch=self._dispatcher.epoch, events=[event]).SerializeToString())
+
+    def lost(self) -> None:
+        """The worker went."""
+
+    async def leave(self) -> None:
+        """Nothing is owed."""

@@ -1,15 +1,15 @@
 """A gateway's frames server that keeps what workers push."""
 
 import asyncio
-from typing import Any
+from contextlib import AsyncExitStack
 
-import grpc
+from millrace.frames.v1 import frames_pb2
+from millrace.frames.v1.frames_pb2 import FrameBatch
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import FramedConnection, method
 
-from millrace.frames.v1.frames_pb2 import FrameBatch, PushSummary
-from millrace.frames.v1.frames_pb2_grpc import FramesServicer, add_FramesServicer_to_server
 
-
-class FakeFrames(FramesServicer):
+class FakeFrames:
     """Listens between `come` and `leave`, at the same `address` each time; while `reads` is not set it stands still."""
 
     def __init__(self) -> None:
@@ -17,24 +17,37 @@ class FakeFrames(FramesServicer):
         self.batches: list[FrameBatch] = []
         self.reads = asyncio.Event()
         self.reads.set()
-        self._server: grpc.aio.Server | None = None
+        self._serving = AsyncExitStack()
 
     async def come(self) -> None:
         """Listen."""
-        self._server = grpc.aio.server()
-        add_FramesServicer_to_server(self, self._server)
-        port = self._server.add_insecure_port(self.address or "127.0.0.1:0")
-        self.address = f"127.0.0.1:{port}"
-        await self._server.start()
+        port = int(self.address.rpartition(":")[2] or 0)
+        methods = {method(frames_pb2, "Frames", "Push"): lambda connection: _Worker(self, connection)}
+        server = await self._serving.enter_async_context(framed_server("127.0.0.1", port, methods, grace_s=0.0))
+        self.address = f"127.0.0.1:{server.port}"
 
     async def leave(self) -> None:
         """Be gone."""
-        if self._server:
-            await self._server.stop(None)
-            self._server = None
+        await self._serving.aclose()
 
-    async def Push(self, request_iterator: Any, context: Any) -> PushSummary:
-        await self.reads.wait()
-        async for pushed in request_iterator:
-            self.batches.append(pushed)
-        return PushSummary(batches=len(self.batches))
+
+class _Worker:
+    def __init__(self, gateway: FakeFrames, connection: FramedConnection) -> None:
+        self._gateway = gateway
+        connection.send(b"")
+        if not gateway.reads.is_set():
+            connection.pause()
+            self._resuming = asyncio.create_task(self._resume(connection))
+
+    async def _resume(self, connection: FramedConnection) -> None:
+        await self._gateway.reads.wait()
+        connection.resume()
+
+    def take(self, message: bytes) -> None:
+        self._gateway.batches.append(FrameBatch.FromString(message))
+
+    def lost(self) -> None:
+        """The worker went."""
+
+    async def leave(self) -> None:
+        """Nothing is owed."""

@@ -15,8 +15,8 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 from millrace.cache.v1.cache_pb2 import LookupReply, LookupRequest, StoreReply, StoreRequest
 from millrace.config.v1.config_pb2 import ApiKey, ModelRoute, Pool, RouteTarget, Snapshot, Tenant
 from millrace.dispatch.v1.dispatch_pb2 import PoolSignal
+from millrace.frames.v1 import frames_pb2
 from millrace.frames.v1.frames_pb2 import Frame, FrameBatch
-from millrace.frames.v1.frames_pb2_grpc import FramesStub, add_FramesServicer_to_server
 from millrace.inference.v1.inference_pb2_grpc import InferenceStub, add_InferenceServicer_to_server
 from millrace.limits.v1.limits_pb2 import CheckReply, CheckRequest
 from millrace.router.v1.router_pb2 import Accepted, AcceptReply, AcceptRequest, Rejected
@@ -31,12 +31,16 @@ from millrace.task.v1.task_pb2 import (
     Usage,
 )
 from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.framed_client import Line, dial
+from services.chassis.framed_server import framed_server
+from services.chassis.framing import method
 from services.chassis.grpc_server import grpc_server
-from services.gateway import frames_servicer, servicer
+from services.gateway import servicer
 from services.gateway.adapters.memory_presence import MemoryPresence
 from services.gateway.adapters.memory_ticket_store import MemoryTicketStore
 from services.gateway.assembly import Gateway, World
 from services.gateway.core.identity import Directory
+from services.gateway.frames_servicer import frames_methods
 from services.gateway.http_server import http_server
 from services.gateway.session import _Shown
 from services.gateway.settings import GatewaySettings
@@ -244,7 +248,7 @@ class Lab:
         self.presence = presence
         self.http = ""
         self.client: ClientSession
-        self.frames: Any
+        self.frames: Line
         self.inference: InferenceStub
         self.busy = 0.0
         self._attempts = itertools.count(1 << 40)
@@ -286,7 +290,8 @@ class Lab:
                 await asyncio.sleep(0.005)
 
     async def _push(self, batch: list[tuple[Route, Frame]]) -> None:
-        await self.frames.write(FrameBatch(boot=BOOT, frames=[frame for _, frame in batch]))
+        self.frames.send(FrameBatch(boot=BOOT, frames=[frame for _, frame in batch]).SerializeToString())
+        await asyncio.sleep(0.001)  # the gateway's turn
 
 
 @contextlib.asynccontextmanager
@@ -322,13 +327,13 @@ async def lab(settings: GatewaySettings | None = None, config: Snapshot | None =
         it = Lab(gateway, backend, signals, presence)
         watchdog = asyncio.create_task(gateway.readers.run_watchdog())
         stack.push_async_callback(_stopped, watchdog)
-        frames = frames_servicer.GatewayFrames(gateway.readers.on_frames)
+        methods = frames_methods(gateway.readers.on_frames)
+        frames = await stack.enter_async_context(framed_server("127.0.0.1", 0, methods))
 
         def register(server: grpc.aio.Server) -> None:
-            add_FramesServicer_to_server(frames, server)
             add_InferenceServicer_to_server(gateway.inference, server)
 
-        services = [frames_servicer.SERVICE, servicer.SERVICE]
+        services = [servicer.SERVICE]
         server = await stack.enter_async_context(grpc_server("127.0.0.1", 0, register, services, grace_s=0.1))
         it.grpc = f"127.0.0.1:{server.port}"
         http = await stack.enter_async_context(http_server(gateway.app, "127.0.0.1", 0))
@@ -336,9 +341,10 @@ async def lab(settings: GatewaySettings | None = None, config: Snapshot | None =
         it.client = await stack.enter_async_context(ClientSession(headers={"User-Agent": "lab"}))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(it.grpc))
         it.inference = InferenceStub(channel)
-        it.frames = FramesStub(channel).Push()
+        line = dial(f"127.0.0.1:{frames.port}", method(frames_pb2, "Frames", "Push"), lambda _: None)
+        it.frames = await stack.enter_async_context(line)
+        await it.frames.listening()
         yield it
-        it.frames.cancel()
 
 
 def seconds_pass(it: Lab, seconds: float) -> None:

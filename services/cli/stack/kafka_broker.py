@@ -20,8 +20,11 @@ from services.cli.stack.software import LOCAL, MissingError, installed, kafka_ho
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"  # 16 bytes in base64url; fixed, so that data outlives a restart
 ARCHIVE = "classes.jsa"
+# A small young generation: its pauses are the tail of a commit. At 500 commits a second 25 MB of it pause 25 to 45 ms every 3 s,
+# 192 MB pause 100 to 140 ms (its pages have grown cold), 6 to 12 MB about 10 ms.
 JVM = (
-    "-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true",
+    "-Xms96m", "-Xmx512m", "-Xmn8m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
 )  # fmt: skip
 

@@ -30,4 +30,6 @@ def pool_signal(pool: str, scheduler: Scheduler, now: float) -> PoolSignal:
         service_s=round(times.mean_s, 3),
         classes=classes,
         heavy=queue.heavy(HEAVY) if waiting_s > slots else (),  # below a second of waiting nobody is refused
+        arrived=scheduler.table.arrived,
+        ended=times.ends,
     )

@@ -31,6 +31,7 @@ class TaskTable:
         self.epoch = epoch
         self.max_attempts = max_attempts
         self.tasks: dict[str, TaskState] = {}
+        self.arrived = 0
         self.queue = FairQueue()
         self.followers = Followers()
         self._deadlines = Deadlines(now)
@@ -46,6 +47,7 @@ class TaskTable:
     def enter(self, state: TaskState, trace: Trace) -> None:
         """Know the task from now on; one of the methods below says what becomes of it."""
         self.tasks[state.id] = state
+        self.arrived += 1
         state.attempt = max(state.attempt, trace.head)
         state.history.begun = trace.begun
 

@@ -58,6 +58,11 @@ class ServiceTimes:
         self._classes[priority_class].learn(cost, seconds)
 
     @property
+    def ends(self) -> int:
+        """Tasks that it was learned from."""
+        return self._pool.ends
+
+    @property
     def mean_s(self) -> float:
         """Mean service time of a task."""
         return self._pool.seconds if self._pool.ends else GUESS_S

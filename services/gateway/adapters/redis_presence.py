@@ -4,7 +4,7 @@ import time
 
 from services.chassis.resp import Resp
 from services.tasklog.adapters.redis_replies import checked
-from services.tasklog.core.keys import routes_key
+from services.tasklog.core.keys import CANCEL, readers_key
 
 GATEWAYS_KEY = "gateways"
 LIVE_S = 5.0  # a gateway that did not say so for this long does not count
@@ -19,8 +19,9 @@ class RedisPresence:
 
     async def readers(self, task: str) -> int:
         """Gateways in which a reader attached to the task."""
-        (count,) = await self._resp.pipe(("HLEN", routes_key(task)))
-        return int(checked(count))
+        key = readers_key(task)
+        count, cancel = await self._resp.pipe(("HLEN", key), ("HEXISTS", key, CANCEL))
+        return int(checked(count)) - int(checked(cancel))
 
     async def gateways(self) -> int:
         """Say that this gateway lives; how many do?"""

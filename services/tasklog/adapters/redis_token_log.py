@@ -24,7 +24,7 @@ from services.tasklog.core.entries import (
     Written,
 )
 from services.tasklog.core.ids import entry_id, parse_entry_id
-from services.tasklog.core.keys import log_key, routes_key, wishes_key
+from services.tasklog.core.keys import CANCEL, log_key, readers_key
 
 _MULTI: Final[Command] = ("MULTI",)
 _EXEC: Final[Command] = ("EXEC",)
@@ -68,13 +68,13 @@ class RedisTokenLog:
             key = log_key(task)
             writes = [_write(key, entries[index][1]) for index in places]
             commands += writes if len(writes) == 1 else (_MULTI, *writes, _EXEC)
-            commands += _who_reads(task)
+            commands.append(_who_reads(task))
         replies = iter(await self._resp.pipe(*commands, run_id=run_id))
         results: list[AppendResult] = [Lost()] * len(entries)
         refused: list[int] = []
         for places in tasks.values():
             added = _added(replies, len(places))
-            written = _written(next(replies), next(replies))
+            written = _written(next(replies))
             for index, reply in zip(places, added, strict=True):
                 if _refused(reply):
                     refused.append(index)
@@ -97,26 +97,26 @@ class RedisTokenLog:
 
     async def attach(self, task: str, route: Route, keep_s: float) -> None:
         """Write a reader's route."""
-        key = routes_key(task)
+        key = readers_key(task)
         await self._carry_out(("HSET", key, _reader(route), route.handle), *keep_at_least(key, keep_s))
 
     async def detach(self, task: str, route: Route) -> None:
         """Remove a reader's route."""
-        await self._carry_out(("HDEL", routes_key(task), _reader(route)))
+        await self._carry_out(("HDEL", readers_key(task), _reader(route)))
 
     async def expire(self, task: str, keep_s: float) -> None:
-        """Keep log, routes and wishes for exactly `keep_s` seconds from now."""
-        keys = log_key(task), routes_key(task), wishes_key(task)
+        """Keep log, readers and wish for exactly `keep_s` seconds from now."""
+        keys = log_key(task), readers_key(task)
         await self._carry_out(*(("PEXPIRE", key, milliseconds(keep_s)) for key in keys))
 
     async def wish_cancel(self, task: str, keep_s: float) -> None:
         """Write the wish to cancel."""
-        key = wishes_key(task)
-        await self._carry_out(("HSET", key, "cancel", 1), *keep_at_least(key, keep_s))
+        key = readers_key(task)
+        await self._carry_out(("HSET", key, CANCEL, 1), *keep_at_least(key, keep_s))
 
     async def cancel_wished(self, task: str) -> bool:
         """Was the task's cancel wished?"""
-        (reply,) = await self._carry_out(("HGET", wishes_key(task), "cancel"))
+        (reply,) = await self._carry_out(("HGET", readers_key(task), CANCEL))
         return reply is not None
 
     async def _carry_out(self, *commands: Command) -> list[Any]:
@@ -142,8 +142,8 @@ class RedisTokenLog:
 
 
 @lru_cache(maxsize=4096)  # the same for every append of a task
-def _who_reads(task: str) -> tuple[bytes, bytes]:
-    return pack("HGETALL", routes_key(task)), pack("HGET", wishes_key(task), "cancel")
+def _who_reads(task: str) -> bytes:
+    return pack("HGETALL", readers_key(task))
 
 
 def _sequence(entry: Delta | Terminal) -> int:
@@ -175,11 +175,14 @@ def _entries(reply: Any) -> list[Entry]:
     return [decode(raw_id, fields) for raw_id, fields in checked(reply)]
 
 
-def _written(routes: Any, wish: Any) -> Written:
-    if routes == [] and wish is None:
+def _written(readers: Any) -> Written:
+    if readers == []:
         return _UNREAD
-    checked(routes), checked(wish)
-    return Written(tuple(map(_route, routes[::2], routes[1::2])), wish is not None)
+    checked(readers)
+    found = dict(zip(readers[::2], readers[1::2], strict=True))
+    return Written(
+        tuple(_route(reader, handle) for reader, handle in found.items() if b"|" in reader), CANCEL.encode() in found
+    )
 
 
 def _reader(route: Route) -> str:

@@ -18,10 +18,23 @@ from tritonclient.utils import InferenceServerException
 
 from services.chassis import clock
 from services.chassis.deadline import remaining
-from services.chassis.grpc_channel import OPTIONS
 from services.worker.core.stable_text import Contradiction, StableText
 from services.worker.ports import EngineChunk, EngineFault, EngineRequest, EngineUsage, FaultKind, Prompts
 
+OPTIONS = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # An engine that restarts is found again in well under a second; the default would wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # Without this, channels to one address share a connection and its fate.
+    ("grpc.use_local_subchannel_pool", 1),
+]
 ERRORS_AS_STATUS = {"triton_grpc_error": "true"}  # a failed request ends its stream with a gRPC status
 PROBE = "probe"
 # What gRPC says of a server that is not there, and Triton of a model whose process died before the request.

@@ -31,6 +31,7 @@ class Tick:
     def gap_s(self) -> float:
         """The shortest time between two flushes.
 
-        An answer's first text goes at once, but hundreds of answers that start in a second do not make a flush each.
+        An answer's first text goes at once, but hundreds of answers that start in a second do not make a flush each. A longer
+        tick needs no longer gap: what became due just after a flush would wait for both.
         """
-        return self.length_s / 2
+        return min(self.length_s / 2, self._shortest_s)
