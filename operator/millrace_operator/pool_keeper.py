@@ -1,0 +1,488 @@
+"""One WorkerPool, kept: its objects applied, its number of workers decided and carried out, its status told.
+
+Level-triggered: each `step` looks at everything anew, so whatever was missed, refused or interrupted is made up for by a later
+one. What must outlive the operator stands in the cluster: replicas in the pool, marks on pods, experience in a ConfigMap.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from millrace_operator.core import conditions, troubles
+from millrace_operator.core.decide import Decision, decide
+from millrace_operator.core.definitions import DIGEST
+from millrace_operator.core.desired import (
+    POOL_LABEL,
+    Installation,
+    labels_of,
+    name_of,
+    objects,
+    selector_of,
+)
+from millrace_operator.core.draining import COST, DRAINING_COST, FINISHED_COST, MARK, Leaver, Steps, mark_of, steps
+from millrace_operator.core.learning import Estimates, Sample, from_dict, to_dict
+from millrace_operator.core.manifests import Flaw, Manifest, read
+from millrace_operator.core.pods import by_hand, facts_of, ready_since, refusal, start_of, terminating
+from millrace_operator.core.reasons import Condition, ConditionType, Reason
+from millrace_operator.core.schema import WorkerPool
+from millrace_operator.core.vocabulary import Manual, Memory, Mode, Observation, Policy
+from millrace_operator.core.worker_pool import (
+    ColdStartStatus,
+    DecisionStatus,
+    QueueStatus,
+    RatesStatus,
+    WorkerPoolStatus,
+)
+from millrace_operator.ports import MANAGER, SCALER, ApiError, Cluster, Drains, Signal, Signals
+from millrace_operator.store import Key, Object, Store
+
+log = logging.getLogger(__name__)
+
+FINALIZER: Final = "millrace.dev/drain"
+APPLY_S: Final = 60.0  # objects are applied again after so long, whatever somebody did to them
+STATUS_S: Final = 5.0  # between two writes of a status
+LEARNED_S: Final = 60.0  # between two writes of what was learned
+SETTLE_S: Final = 5.0  # for a write of ours to come back by the watch
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all keepers share. `lag`: tasks of a pool in Kafka beyond the committed offsets; None: unknown."""
+
+    store: Store
+    cluster: Cluster
+    drains: Drains
+    signals: Signals
+    installed: Installation
+    lag: Callable[[str], int | None] = lambda _: None
+    digest: Callable[[], str] = lambda: DIGEST
+
+
+class PoolKeeper:
+    """`step` once a second, and at once when a pool at zero gets work. `flaw`: why the snapshot does not have the pool."""
+
+    def __init__(self, world: World, key: Key) -> None:
+        self._world = world
+        self.key = key
+        self.flaw = ""
+        self._memory = Memory()
+        self._estimates: Estimates | None = None
+        self._kept: dict[str, Any] = {}
+        self._kept_at = 0.0
+        self._shown = troubles.Shown()
+        self._applied: tuple[str, float] = ("", float("-inf"))
+        self._decided: DecisionStatus | None = None
+        self._ordered: tuple[int, float] | None = None  # replicas written to the Deployment, and when
+        self._asked: tuple[int, float] | None = None  # replicas written to the pool, and when
+        self._conditions: tuple[Condition, ...] = ()
+        self._status: dict[str, Any] = {}
+        self._status_at = float("-inf")
+        self._trouble = ""
+
+    async def step(self, now: float) -> None:
+        """Look and act once. Raises ApiError when the API server did not do something; the next step tries again."""
+        raw = self._world.store.get("WorkerPool", self.key)
+        if raw is None:
+            return
+        pool = read(Manifest("the cluster", 1, {**raw, "status": None}))
+        if isinstance(pool, Flaw):
+            await self._tell_flaw(raw, f"{pool.path}: {pool.rule}", now)
+            return
+        assert isinstance(pool, WorkerPool)
+        deleting = "deletionTimestamp" in raw["metadata"]
+        paused = policy_of(pool).mode is Mode.PAUSED
+        await self._hold(raw, deleting=deleting)
+        if deleting and FINALIZER not in raw["metadata"].get("finalizers", ()):
+            return
+        estimates = self._learned(pool.metadata.name)
+        estimates = estimates.saw_pods(start_of(pod) for pod in self._pods())
+        if deleting:
+            decision = None
+            wanted = 0
+        else:
+            if not paused:
+                await self._apply(pool, raw, now)
+            decision, estimates = self._decide(pool, raw, estimates, now)
+            wanted = decision.desired
+            if decision.changes:
+                await self._order(raw, decision, now)
+        self._estimates = estimates
+        left = None
+        if deleting or not paused:
+            left = await self._carry(pool, wanted, now)
+        if deleting and left == 0:
+            await self._release(raw)
+            return
+        await self._keep(now)
+        await self._tell(pool, raw, decision, wanted=wanted, now=now)
+
+    # -- what is there ------------------------------------------------------------------------------------------------
+
+    def _pods(self) -> list[Object]:
+        """Pods of the pool that are not being deleted."""
+        return [
+            pod
+            for key, pod in self._world.store.all("Pod").items()
+            if key[0] == self.key[0]
+            and pod["metadata"].get("labels", {}).get(POOL_LABEL) == self.key[1]
+            and not terminating(pod)
+        ]
+
+    @property
+    def _deployment(self) -> Object | None:
+        return self._world.store.get("Deployment", (self.key[0], name_of(self.key[1])))
+
+    def _replicas(self, deployment: Object, now: float) -> int:
+        """Of the Deployment; our own last word until the watch brings it back."""
+        if self._ordered and now - self._ordered[1] < SETTLE_S:
+            return self._ordered[0]
+        replicas: int = deployment["spec"].get("replicas", 1)
+        return replicas
+
+    def _spec_replicas(self, pool: WorkerPool, now: float) -> int:
+        if self._asked and now - self._asked[1] < SETTLE_S:
+            return self._asked[0]
+        return pool.spec.replicas
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def _hold(self, raw: Object, *, deleting: bool) -> None:
+        """A pool that goes drains first."""
+        finalizers = raw["metadata"].get("finalizers", [])
+        if not deleting and FINALIZER not in finalizers:
+            version = raw["metadata"]["resourceVersion"]
+            metadata = {"finalizers": [*finalizers, FINALIZER], "resourceVersion": version}
+            await self._world.cluster.patch("WorkerPool", self.key, {"metadata": metadata})
+
+    async def _release(self, raw: Object) -> None:
+        finalizers = [name for name in raw["metadata"].get("finalizers", ()) if name != FINALIZER]
+        metadata = {"finalizers": finalizers, "resourceVersion": raw["metadata"]["resourceVersion"]}
+        await self._world.cluster.patch("WorkerPool", self.key, {"metadata": metadata})
+        log.info("pool %s is drained and goes", self.key[1])
+
+    async def _apply(self, pool: WorkerPool, raw: Object, now: float) -> None:
+        """The objects, when the spec changed, one is not there, or some time has passed."""
+        wanted = list(objects(pool, raw, self._world.installed))
+        digest = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()
+        there = self._deployment is not None
+        if there and self._applied[0] == digest and now - self._applied[1] < APPLY_S:
+            return
+        for manifest in wanted:
+            if manifest["kind"] == "Deployment":
+                await self._apply_deployment(manifest, None if there else self._spec_replicas(pool, now))
+            else:
+                await self._world.cluster.apply(manifest)
+        self._applied = (digest, now)
+
+    async def _apply_deployment(self, manifest: dict[str, Any], replicas: int | None) -> None:
+        """A new one gets its replicas with it, or it would begin with one; then they belong to the scaler, nothing else does."""
+        cluster = self._world.cluster
+        if replicas is not None:
+            whole = {**manifest, "spec": {**manifest["spec"], "replicas": replicas}}
+            await cluster.apply(whole, manager=SCALER)
+        try:
+            await cluster.apply(manifest)
+        except ApiError as refused:
+            if refused.status != 409 or SCALER not in str(refused):
+                raise
+            alone = {field: manifest[field] for field in ("apiVersion", "kind")}
+            name = {field: manifest["metadata"][field] for field in ("name", "namespace")}
+            made = await cluster.apply(manifest, force=True)
+            spec = {"replicas": made["spec"]["replicas"]}
+            await cluster.apply({**alone, "metadata": name, "spec": spec}, manager=SCALER)
+
+    # -- how many -----------------------------------------------------------------------------------------------------
+
+    def _decide(self, pool: WorkerPool, raw: Object, estimates: Estimates, now: float) -> tuple[Decision, Estimates]:
+        spec = pool.spec
+        signal = self._world.signals.latest(self.key[1])
+        if signal:
+            sample = Sample(now - signal.age_s, signal.epoch, signal.arrived, signal.waiting + signal.busy, signal.busy)
+            estimates = replace(
+                estimates.saw_service(signal.service_s, signal.ended), arrivals=estimates.arrivals.counted(sample)
+            )
+        policy = policy_of(pool)
+        hold = spec.scaling.hold
+        least, most = (
+            (float(hold.seconds), float(hold.seconds))
+            if hold.seconds is not None
+            else (float(hold.min_seconds), float(hold.max_seconds))
+        )
+        decision = decide(
+            policy,
+            self._observe(pool, raw, signal, estimates, now),
+            estimates.learned(least, most),
+            self._memory,
+            now,
+        )
+        self._memory = decision.memory
+        return decision, estimates.wished(decision.wish, now)
+
+    def _observe(
+        self, pool: WorkerPool, raw: Object, signal: Signal | None, estimates: Estimates, now: float
+    ) -> Observation:
+        pods = self._pods()
+        working = [pod for pod in pods if _mark(pod) is None]
+        fast, slow = estimates.arrivals.rates()
+        hand = by_hand(raw, (MANAGER, SCALER))
+        return Observation(
+            replicas=self._spec_replicas(pool, now),
+            ready=sum(ready_since(pod) is not None for pod in working),
+            starting=tuple(facts_of(pod, draining=False).created for pod in working if ready_since(pod) is None),
+            draining=len(pods) - len(working),
+            signal_age_s=signal.age_s if signal else float("inf"),
+            waiting=signal.waiting if signal else 0,
+            work_s=signal.work_s if signal else 0.0,
+            running=signal.busy if signal else 0,
+            arrivals_fast=fast,
+            arrivals_slow=slow,
+            service_s=estimates.service_s,
+            lag=self._world.lag(self.key[1]),
+            manual=Manual(pool.spec.replicas, hand) if hand is not None else None,
+        )
+
+    async def _order(self, raw: Object, decision: Decision, now: float) -> None:
+        await self._world.cluster.scale("WorkerPool", self.key, decision.desired)
+        self._asked = (decision.desired, now)
+        self._decided = DecisionStatus(
+            time=_time(now),
+            from_=decision.current,
+            to=decision.desired,
+            reason=decision.reason,
+            message=decision.sentence,
+            bound=decision.bound,
+        )
+        self._status_at = float("-inf")
+        log.info("pool %s: %s", self.key[1], decision.sentence)
+        await self._event(raw, decision.reason, decision.sentence)
+
+    async def _carry(self, pool: WorkerPool, wanted: int, now: float) -> int:
+        """Move the Deployment towards the number; how many pods and replicas are left at most."""
+        deployment = self._deployment
+        if deployment is None:
+            return len(self._pods())
+        ordered = self._replicas(deployment, now)
+        pods = self._pods()
+        leavers = await asyncio.gather(*(self._leaver(pod) for pod in pods))
+        addresses = {pod["metadata"]["name"]: pod.get("status", {}).get("podIP", "") for pod in pods}
+        deadline_s = float(pool.spec.drain.deadline_seconds)
+        todo = steps(wanted, ordered, leavers, deadline_s, now)
+        if todo.mark:  # who has the least to lose?
+            running = await asyncio.gather(*(self._world.drains.look(addresses[one.name]) for one in leavers))
+            leavers = [replace(one, running=tasks or 0) for one, tasks in zip(leavers, running, strict=True)]
+            todo = steps(wanted, ordered, leavers, deadline_s, now)
+        await self._drain(todo, addresses, now)
+        if todo.replicas is not None:
+            await self._world.cluster.scale("Deployment", (self.key[0], name_of(self.key[1])), todo.replicas)
+            self._ordered = (todo.replicas, now)
+            log.info("pool %s: its Deployment has %d replicas, had %d", self.key[1], todo.replicas, ordered)
+        return max(len(pods), ordered if todo.replicas is None else todo.replicas)
+
+    async def _leaver(self, pod: Object) -> Leaver:
+        since = _mark(pod)
+        in_flight = None
+        if since is not None:
+            in_flight = await self._in_flight(pod)
+        return Leaver(
+            pod["metadata"]["name"],
+            ready_since(pod) is not None,
+            facts_of(pod, draining=False).created,
+            since=since,
+            in_flight=in_flight,
+        )
+
+    async def _in_flight(self, pod: Object) -> int | None:
+        """Also tells it to drain, again: a worker believes an operator for a minute."""
+        if not _runs(pod):
+            return 0
+        return await self._world.drains.begin(pod["status"]["podIP"])
+
+    async def _drain(self, todo: Steps, addresses: Mapping[str, str], now: float) -> None:
+        for name in todo.take_back:
+            await self._mark(name, None, None)
+            if addresses[name]:
+                await self._world.drains.end(addresses[name])
+        for name in todo.mark:
+            await self._mark(name, f"{now:.0f}", DRAINING_COST)
+            if addresses[name]:
+                await self._world.drains.begin(addresses[name])
+        for name in todo.finished:
+            await self._world.cluster.patch(
+                "Pod", (self.key[0], name), {"metadata": {"annotations": {COST: FINISHED_COST}}}
+            )
+
+    async def _mark(self, name: str, since: str | None, cost: str | None) -> None:
+        annotations = {MARK: since, COST: cost}
+        await self._world.cluster.patch("Pod", (self.key[0], name), {"metadata": {"annotations": annotations}})
+
+    # -- what was learned ---------------------------------------------------------------------------------------------
+
+    def _learned(self, pool: str) -> Estimates:
+        if self._estimates is None:
+            kept = self._world.store.get("ConfigMap", (self.key[0], _learned_name(pool)))
+            try:
+                self._kept = json.loads(kept["data"]["learned.json"]) if kept else {}
+            except (KeyError, TypeError, ValueError):
+                self._kept = {}
+            self._estimates = from_dict(self._kept)
+        return self._estimates
+
+    async def _keep(self, now: float) -> None:
+        assert self._estimates
+        learned = to_dict(self._estimates)
+        if learned == self._kept or now - self._kept_at < LEARNED_S:
+            return
+        await self._world.cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "namespace": self.key[0],
+                    "name": _learned_name(self.key[1]),
+                    "labels": labels_of(self.key[1]),
+                },
+                "data": {"learned.json": json.dumps(learned)},
+            }
+        )
+        self._kept, self._kept_at = learned, now
+
+    # -- what is told -------------------------------------------------------------------------------------------------
+
+    async def _tell(self, pool: WorkerPool, raw: Object, decision: Decision | None, *, wanted: int, now: float) -> None:
+        assert self._estimates
+        policy, estimates = policy_of(pool), self._estimates
+        signal = self._world.signals.latest(self.key[1])
+        ready_s = estimates.cold_start.ready_s
+        facts = [facts_of(pod, draining=_mark(pod) is not None) for pod in self._pods()]
+        deployment = self._deployment
+        found = troubles.find(facts, refusal(deployment) if deployment else "", ready_s, now)
+        self._shown = troubles.debounce(self._shown, found, now)
+        leaving = sum(fact.draining for fact in facts)
+        sayings = [
+            self._accepted(),
+            conditions.ready(
+                policy, facts, self._shown, desired=wanted, ready_s=ready_s, deleting=decision is None, now=now
+            ),
+            conditions.scaling_active(policy),
+            *([conditions.scaling_limited(policy, decision)] if decision else ()),
+            conditions.signal_fresh(signal.age_s if signal else float("inf")),
+            conditions.draining(leaving),
+            conditions.crd_outdated(self._world.digest(), DIGEST),
+        ]
+        generation = raw["metadata"]["generation"]
+        self._conditions = conditions.merge(self._before(raw), sayings, generation, now)
+        ready = sum(fact.ready_since is not None and not fact.draining for fact in facts)
+        status = WorkerPoolStatus(
+            observed_generation=generation,
+            replicas=len(facts),
+            ready_replicas=ready,
+            starting_replicas=len(facts) - ready - leaving,
+            draining_replicas=leaving,
+            desired_replicas=wanted,
+            selector=selector_of(self.key[1]),
+            queue=QueueStatus(
+                waiting_work_seconds=round(signal.work_s, 1), waiting_requests=signal.waiting, in_flight=signal.busy
+            )
+            if signal
+            else None,
+            rates=RatesStatus(
+                arrival_per_second=round(estimates.arrivals.rates()[1], 2),
+                service_seconds=round(estimates.service_s, 2),
+            ),
+            cold_start=ColdStartStatus(p80_seconds=round(ready_s, 1)),
+            last_decision=self._decided or _decision(raw),
+            conditions=self._conditions,
+        )
+        await self._write(status, now)
+        await self._tell_trouble(raw)
+
+    async def _tell_flaw(self, raw: Object, flaw: str, now: float) -> None:
+        saying = conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, flaw)
+        generation = raw["metadata"]["generation"]
+        self._conditions = conditions.merge(self._before(raw), [saying], generation, now)
+        await self._write(WorkerPoolStatus(observed_generation=generation, conditions=self._conditions), now)
+
+    def _accepted(self) -> conditions.Saying:
+        if self.flaw:
+            return conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, self.flaw)
+        return conditions.Saying(ConditionType.ACCEPTED, True, Reason.VALID, "the spec is right")
+
+    def _before(self, raw: Object) -> tuple[Condition, ...]:
+        """Conditions as written last, for their times alone."""
+        if self._conditions:
+            return self._conditions
+        try:
+            return msgspec.convert(raw.get("status", {}).get("conditions", []), tuple[Condition, ...])
+        except msgspec.ValidationError:
+            return ()
+
+    async def _write(self, status: WorkerPoolStatus, now: float) -> None:
+        built: dict[str, Any] = msgspec.to_builtins(status)
+        built = {name: value for name, value in built.items() if value is not None}
+        if built == self._status or now - self._status_at < STATUS_S:
+            return
+        await self._world.cluster.apply_status("WorkerPool", self.key, built)
+        self._status, self._status_at = built, now
+
+    async def _tell_trouble(self, raw: Object) -> None:
+        sentence = self._shown.shown.sentence if self._shown.shown else ""
+        if sentence != self._trouble and self._shown.shown:
+            await self._event(raw, self._shown.shown.trouble, sentence, warning=True)
+        self._trouble = sentence
+
+    async def _event(self, raw: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        try:
+            await self._world.cluster.event(raw, reason, message, warning=warning)
+        except ApiError as refused:  # people miss a line, nothing else does
+            log.warning("an event of pool %s was not written: %s", self.key[1], refused)
+
+
+def policy_of(pool: WorkerPool) -> Policy:
+    """The spec's scaling in the words of the law."""
+    spec = pool.spec
+    scaling = spec.scaling
+    return Policy(
+        mode=Mode(scaling.mode),
+        minimum=scaling.min_replicas,
+        maximum=scaling.max_replicas,
+        slots=spec.concurrency.slots,
+        headroom=scaling.headroom,
+        wait_s=spec.slo.queue_wait_seconds,
+        idle_s=float(scaling.idle_seconds),
+        manual_hold_s=float(scaling.manual_hold_seconds),
+        step_up=scaling.step_limits.max_up,
+        step_period_s=float(scaling.step_limits.period_seconds),
+    )
+
+
+def _mark(pod: Object) -> float | None:
+    return mark_of(pod["metadata"].get("annotations", {}))
+
+
+def _runs(pod: Object) -> bool:
+    """Has its worker begun? One that has not holds no task."""
+    containers = pod.get("status", {}).get("containerStatuses", ())
+    return any("running" in container.get("state", {}) for container in containers) and bool(pod["status"].get("podIP"))
+
+
+def _decision(raw: Object) -> DecisionStatus | None:
+    """As it stands in the status, so that a new operator does not wipe it out."""
+    try:
+        return msgspec.convert(raw.get("status", {}).get("lastDecision"), DecisionStatus | None)
+    except msgspec.ValidationError:
+        return None
+
+
+def _time(now: float) -> datetime:
+    return datetime.fromtimestamp(now, UTC).replace(microsecond=0)
+
+
+def _learned_name(pool: str) -> str:
+    return f"{name_of(pool)}-learned"

@@ -1,0 +1,93 @@
+"""All WorkerPools: a keeper for each, stepped once a second and at once when it matters."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from millrace_operator.pool_keeper import PoolKeeper, World
+from millrace_operator.ports import ApiError
+from millrace_operator.store import Key
+from services.chassis.metrics import operator_step_seconds, operator_steps
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 1.0
+
+
+class Pools:
+    """`run` until cancelled. `leading`: may this process act? A standby only looks."""
+
+    def __init__(self, world: World, leading: Callable[[], bool]) -> None:
+        self._world = world
+        self._leading = leading
+        self._keepers: dict[Key, PoolKeeper] = {}
+        self._due: set[Key] = set()
+        self._running: dict[Key, asyncio.Task[None]] = {}  # one slow pool holds up no other
+        self._wake = asyncio.Event()
+        self.stepped_at = time.monotonic()
+        world.store.subscribe(("WorkerPool",), lambda _, key: self.wake(key))
+
+    def wake(self, key: Key) -> None:
+        """Look at a pool at once."""
+        self._due.add(key)
+        self._wake.set()
+
+    def signalled(self, pool: str) -> None:
+        """A dispatcher said something. Urgent only for a pool without workers: the next tick is soon."""
+        for key in self._world.store.all("WorkerPool"):
+            if key[1] == pool and not self._has_workers(key):
+                self.wake(key)
+
+    def verdict(self, key: Key, flaw: str) -> None:
+        """What the snapshot says of a pool; empty: it is in it."""
+        if keeper := self._keepers.get(key):
+            keeper.flaw = flaw
+
+    async def run(self) -> None:
+        """Step forever."""
+        await self._world.store.listed.wait()
+        ticked_at = float("-inf")
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(ticked_at + TICK_S - time.monotonic(), 0.0)):
+                    await self._wake.wait()
+            if time.monotonic() - ticked_at >= TICK_S:
+                ticked_at = time.monotonic()
+                self._due |= self._world.store.all("WorkerPool").keys()
+            self._wake.clear()
+            if self._leading():
+                for key in self._due - self._running.keys():
+                    self._due.discard(key)
+                    self._running[key] = asyncio.create_task(self._step(key), name=f"pool {key[1]}")
+            else:
+                self._due.clear()
+            self.stepped_at = time.monotonic()
+
+    async def _step(self, key: Key) -> None:
+        if self._world.store.get("WorkerPool", key) is None:
+            self._keepers.pop(key, None)
+            del self._running[key]
+            return
+        keeper = self._keepers.setdefault(key, PoolKeeper(self._world, key))
+        began = time.monotonic()
+        try:
+            await keeper.step(time.time())
+        except ApiError as refused:
+            operator_steps.labels("refused").inc()
+            log.warning("pool %s: %s", key[1], refused)
+        except Exception:
+            operator_steps.labels("failed").inc()
+            log.exception("pool %s", key[1])
+        else:
+            operator_steps.labels("done").inc()
+        operator_step_seconds.observe(time.monotonic() - began)
+        del self._running[key]
+        if key in self._due:
+            self._wake.set()
+
+    def _has_workers(self, key: Key) -> bool:
+        pool = self._world.store.get("WorkerPool", key)
+        return bool(pool and pool["spec"].get("replicas", 1))
