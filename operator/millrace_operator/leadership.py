@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from millrace_operator.core.pods import instant
 from millrace_operator.ports import ApiError, Cluster
+from services.chassis.clock import monotonic, now
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Leadership:
     @property
     def leading(self) -> bool:
         """May this process act now?"""
-        return time.monotonic() - self._renewed_at < DEADLINE_S
+        return monotonic() - self._renewed_at < DEADLINE_S
 
     async def run(self) -> None:
         """Try to lead, and go on leading."""
@@ -54,7 +54,7 @@ class Leadership:
 
     async def _try(self) -> None:
         lease = await self._cluster.get("Lease", self._key)
-        asked_at = time.monotonic()
+        asked_at = monotonic()
         if lease is None:
             await self._cluster.create(self._lease({}, 0))
         else:
@@ -71,15 +71,13 @@ class Leadership:
         """By our own clock: since when does the lease stand as it does?"""
         stands = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen[0] != stands:
-            self._seen = (stands, time.monotonic())
-            return (
-                time.time() - instant(spec["renewTime"]) > 4 * DURATION_S
-            )  # left over from long ago, whatever clocks say
+            self._seen = (stands, monotonic())
+            return now() - instant(spec["renewTime"]) > 4 * DURATION_S  # left over from long ago, whatever clocks say
         duration_s: int = spec.get("leaseDurationSeconds", DURATION_S)
-        return time.monotonic() - self._seen[1] > duration_s
+        return monotonic() - self._seen[1] > duration_s
 
     def _lease(self, metadata: dict[str, Any], transitions: int, acquired: str | None = None) -> dict[str, Any]:
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         namespace, name = self._key
         version = {"resourceVersion": metadata["resourceVersion"]} if metadata else {}
         return {
@@ -89,8 +87,8 @@ class Leadership:
             "spec": {
                 "holderIdentity": self._name,
                 "leaseDurationSeconds": DURATION_S,
-                "acquireTime": acquired if acquired and self.holder == self._name else now,
-                "renewTime": now,
+                "acquireTime": acquired if acquired and self.holder == self._name else at,
+                "renewTime": at,
                 "leaseTransitions": transitions,
             },
         }

@@ -1,42 +1,84 @@
-"""Wires the operator: the API server, Redis, signals, leadership, pools, configuration."""
+"""Wires the operator: the API server, Redis, Kafka, signals, leadership, configuration, pools."""
 
 import logging
 import secrets
-import time
 from contextlib import nullcontext
+from pathlib import Path
 
 from millrace_operator.adapters.dispatcher_signals import DispatcherSignals
+from millrace_operator.adapters.kafka_lag import KafkaLag
 from millrace_operator.adapters.kube_cluster import WATCHED, KubeCluster
 from millrace_operator.adapters.watching import watch
 from millrace_operator.adapters.worker_drains import WorkerDrains
 from millrace_operator.core.desired import Installation
+from millrace_operator.core.scaling import BLIND_S
 from millrace_operator.leadership import Leadership
 from millrace_operator.pool_keeper import World
 from millrace_operator.pools import Pools
+from millrace_operator.publishing import Publishing
+from millrace_operator.samples import Samples
 from millrace_operator.settings import OperatorSettings
 from millrace_operator.store import Store
 from services.chassis.batched import addresses_of
+from services.chassis.clock import monotonic
 from services.chassis.lifecycle import Service, run
 from services.chassis.resp import Resp
 from services.pools.owner_lookup import OwnerLookup
 from services.pools.signals_listener import SignalsListener
+from services.pools.topics import Lanes
 
-STUCK_S = 60.0  # without a look at the pools; the process is started anew then
+STUCK_S = 60.0  # without a look at the pools: not ready, and people should look
 
 
 async def start(service: Service[OperatorSettings]) -> None:
-    """Start order; the stop is the reverse: the lease is given up first."""
+    """Start order; the stop is the reverse."""
     settings = service.settings
-    for chatty in ("httpx2", "kopf.objects", "kopf.activities", "kopf._core"):
+    for chatty in ("httpx2", "kopf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     redis = Resp(settings.redis_url)
     await service.enter("redis", redis)
     cluster = await service.enter("cluster", KubeCluster(settings.namespace))
     drains = await service.enter("drains", WorkerDrains())
-    signals = await service.enter("signals", SignalsListener(OwnerLookup(redis)))
+    listener = await service.enter("signals", SignalsListener(OwnerLookup(redis)))
     store = Store(WATCHED)
     leadership = Leadership(cluster, settings.namespace, settings.name or f"operator-{secrets.token_hex(4)}")
-    installed = Installation(
+
+    def leading() -> bool:
+        return leadership.leading
+
+    def silent() -> list[str]:
+        return [pool for _, pool in store.all("WorkerPool") if listener.age_s(pool) > BLIND_S] if leading() else []
+
+    lag = KafkaLag(settings.kafka_bootstrap, silent)
+    world = World(store, cluster, drains, DispatcherSignals(listener), _installation(settings), lag.latest)
+    pools = Pools(world, leading)
+    lanes = Lanes(settings.kafka_bootstrap, partitions=settings.partitions, replication=settings.replication)
+    publishing = Publishing(
+        store,
+        cluster,
+        redis,
+        namespace=settings.namespace,
+        leading=leading,
+        ensure_topics=lanes.ensure,
+        on_pool_verdict=pools.verdict,
+        pool_ready=pools.ready,
+    )
+    store.subscribe(("WorkerPool",), lambda *_: listener.follow(pool for _, pool in store.all("WorkerPool")))
+    listener.on_signal = pools.signalled
+    await service.enter("pools", nullcontext(), ready=lambda: monotonic() - pools.stepped_at < STUCK_S)
+    await service.enter("configuration", nullcontext(), ready=publishing.published)
+    service.spawn("watch", watch(store, cluster, settings.namespace))
+    service.spawn("leadership", leadership.run())
+    service.spawn("lag", lag.run())
+    service.spawn("publishing", publishing.run())
+    service.spawn("pools", pools.run())
+    if settings.samples:
+        samples = Samples(Path(settings.samples), cluster, namespace=settings.namespace, leading=leading)
+        service.spawn("samples", samples.run())
+
+
+def _installation(settings: OperatorSettings) -> Installation:
+    return Installation(
         worker_image=settings.worker_image,
         engine_image=settings.engine_image,
         pull_policy=settings.image_pull_policy,
@@ -45,13 +87,6 @@ async def start(service: Service[OperatorSettings]) -> None:
         secret=settings.worker_secret,
         pull_secrets=tuple(addresses_of(settings.image_pull_secrets)),
     )
-    pools = Pools(World(store, cluster, drains, DispatcherSignals(signals), installed), lambda: leadership.leading)
-    store.subscribe(("WorkerPool",), lambda *_: signals.follow(name for _, name in store.all("WorkerPool")))
-    signals.on_signal = pools.signalled
-    await service.enter("looking", nullcontext(), ready=lambda: time.monotonic() - pools.stepped_at < STUCK_S)
-    service.spawn("watch", watch(store, cluster, settings.namespace))
-    service.spawn("leadership", leadership.run())
-    service.spawn("pools", pools.run())
 
 
 def main() -> None:

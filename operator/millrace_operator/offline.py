@@ -43,7 +43,7 @@ class Publisher:
         said = self._look(now)
         if self._good is None:
             return said
-        held = self._held()
+        held = parsed(self._store.get(KEY))
         if held is None or held.version != self._good.version:
             raw = self._good.SerializeToString(deterministic=True)
             self._store.set(KEY, raw)
@@ -60,18 +60,24 @@ class Publisher:
         if isinstance(compiled, list):
             kept = f"snapshot {self._good.version} stays" if self._good else "nothing is published"
             return [f"refused: {flaw}" for flaw in compiled] + [kept]
-        compiled.compiled_at.FromMicroseconds(round(now * 1e6))
-        self._good = compiled
+        self._good = stamped(compiled, now)
         return []
 
-    def _held(self) -> Snapshot | None:
-        raw = self._store.get(KEY)
-        if not isinstance(raw, bytes):
-            return None
-        try:
-            return Snapshot.FromString(raw)
-        except DecodeError:
-            return None
+
+def stamped(compiled: Snapshot, now: float) -> Snapshot:
+    """With the time at which it was compiled (Unix s)."""
+    compiled.compiled_at.FromMicroseconds(round(now * 1e6))
+    return compiled
+
+
+def parsed(raw: object) -> Snapshot | None:
+    """The snapshot that Redis holds; None if it holds none that can be read."""
+    if not isinstance(raw, bytes):
+        return None
+    try:
+        return Snapshot.FromString(raw)
+    except DecodeError:
+        return None
 
 
 def describe(snapshot: Snapshot) -> str:

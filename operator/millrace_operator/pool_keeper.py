@@ -32,6 +32,7 @@ from millrace_operator.core.manifests import Flaw, Manifest, read
 from millrace_operator.core.pods import by_hand, facts_of, ready_since, refusal, start_of, terminating
 from millrace_operator.core.reasons import Condition, ConditionType, Reason
 from millrace_operator.core.schema import WorkerPool
+from millrace_operator.core.selection import Verdict
 from millrace_operator.core.vocabulary import Manual, Memory, Mode, Observation, Policy
 from millrace_operator.core.worker_pool import (
     ColdStartStatus,
@@ -66,12 +67,12 @@ class World:
 
 
 class PoolKeeper:
-    """`step` once a second, and at once when a pool at zero gets work. `flaw`: why the snapshot does not have the pool."""
+    """`step` once a second, and at once when a pool at zero gets work. `verdict`: what the snapshot says of the pool."""
 
     def __init__(self, world: World, key: Key) -> None:
         self._world = world
         self.key = key
-        self.flaw = ""
+        self.verdict: Verdict | None = None
         self._memory = Memory()
         self._estimates: Estimates | None = None
         self._kept: dict[str, Any] = {}
@@ -85,6 +86,11 @@ class PoolKeeper:
         self._status: dict[str, Any] = {}
         self._status_at = float("-inf")
         self._trouble = ""
+
+    @property
+    def ready(self) -> bool:
+        """Does the pool take tasks, or would it start a worker for one? By the last look."""
+        return any(c.type == ConditionType.READY and c.status == "True" for c in self._conditions)
 
     async def step(self, now: float) -> None:
         """Look and act once. Raises ApiError when the API server did not do something; the next step tries again."""
@@ -337,7 +343,7 @@ class PoolKeeper:
     async def _keep(self, now: float) -> None:
         assert self._estimates
         learned = to_dict(self._estimates)
-        if learned == self._kept or now - self._kept_at < LEARNED_S:
+        if learned in (self._kept, to_dict(Estimates())) or now - self._kept_at < LEARNED_S:
             return
         await self._world.cluster.apply(
             {
@@ -410,9 +416,10 @@ class PoolKeeper:
         await self._write(WorkerPoolStatus(observed_generation=generation, conditions=self._conditions), now)
 
     def _accepted(self) -> conditions.Saying:
-        if self.flaw:
-            return conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, self.flaw)
-        return conditions.Saying(ConditionType.ACCEPTED, True, Reason.VALID, "the spec is right")
+        if self.verdict is None:
+            return conditions.Saying(ConditionType.ACCEPTED, True, Reason.VALID, "the spec is right")
+        verdict = self.verdict
+        return conditions.Saying(ConditionType.ACCEPTED, verdict.accepted, verdict.reason, verdict.message)
 
     def _before(self, raw: Object) -> tuple[Condition, ...]:
         """Conditions as written last, for their times alone."""

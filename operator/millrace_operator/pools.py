@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from typing import Final
 
+from millrace_operator.core.selection import Verdict
 from millrace_operator.pool_keeper import PoolKeeper, World
 from millrace_operator.ports import ApiError
 from millrace_operator.store import Key
+from services.chassis.clock import monotonic, now
 from services.chassis.metrics import operator_step_seconds, operator_steps
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,9 @@ class Pools:
         self._keepers: dict[Key, PoolKeeper] = {}
         self._due: set[Key] = set()
         self._running: dict[Key, asyncio.Task[None]] = {}  # one slow pool holds up no other
+        self._refused: dict[Key, str] = {}
         self._wake = asyncio.Event()
-        self.stepped_at = time.monotonic()
+        self.stepped_at = monotonic()
         world.store.subscribe(("WorkerPool",), lambda _, key: self.wake(key))
 
     def wake(self, key: Key) -> None:
@@ -41,10 +43,16 @@ class Pools:
             if key[1] == pool and not self._has_workers(key):
                 self.wake(key)
 
-    def verdict(self, key: Key, flaw: str) -> None:
-        """What the snapshot says of a pool; empty: it is in it."""
-        if keeper := self._keepers.get(key):
-            keeper.flaw = flaw
+    def verdict(self, key: Key, verdict: Verdict) -> None:
+        """What the snapshot says of a pool."""
+        self._keeper(key).verdict = verdict
+
+    def ready(self, pool: str) -> bool:
+        """Does it take tasks, or would it start a worker for one? By the last look."""
+        return any(keeper.ready for key, keeper in self._keepers.items() if key[1] == pool)
+
+    def _keeper(self, key: Key) -> PoolKeeper:
+        return self._keepers.setdefault(key, PoolKeeper(self._world, key))
 
     async def run(self) -> None:
         """Step forever."""
@@ -52,10 +60,10 @@ class Pools:
         ticked_at = float("-inf")
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(ticked_at + TICK_S - time.monotonic(), 0.0)):
+                async with asyncio.timeout(max(ticked_at + TICK_S - monotonic(), 0.0)):
                     await self._wake.wait()
-            if time.monotonic() - ticked_at >= TICK_S:
-                ticked_at = time.monotonic()
+            if monotonic() - ticked_at >= TICK_S:
+                ticked_at = monotonic()
                 self._due |= self._world.store.all("WorkerPool").keys()
             self._wake.clear()
             if self._leading():
@@ -64,26 +72,29 @@ class Pools:
                     self._running[key] = asyncio.create_task(self._step(key), name=f"pool {key[1]}")
             else:
                 self._due.clear()
-            self.stepped_at = time.monotonic()
+            self.stepped_at = monotonic()
 
     async def _step(self, key: Key) -> None:
         if self._world.store.get("WorkerPool", key) is None:
             self._keepers.pop(key, None)
+            self._refused.pop(key, None)
             del self._running[key]
             return
-        keeper = self._keepers.setdefault(key, PoolKeeper(self._world, key))
-        began = time.monotonic()
+        began = monotonic()
         try:
-            await keeper.step(time.time())
+            await self._keeper(key).step(now())
         except ApiError as refused:
             operator_steps.labels("refused").inc()
-            log.warning("pool %s: %s", key[1], refused)
+            if self._refused.get(key) != str(refused):  # it is tried again each second, and said once
+                log.warning("pool %s: %s", key[1], refused)
+            self._refused[key] = str(refused)
         except Exception:
             operator_steps.labels("failed").inc()
             log.exception("pool %s", key[1])
         else:
             operator_steps.labels("done").inc()
-        operator_step_seconds.observe(time.monotonic() - began)
+            self._refused.pop(key, None)
+        operator_step_seconds.observe(monotonic() - began)
         del self._running[key]
         if key in self._due:
             self._wake.set()

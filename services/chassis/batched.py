@@ -6,8 +6,10 @@ because one connection would stick to one replica. The messages are Request and 
 """
 
 import asyncio
+import ipaddress
 import itertools
 import logging
+import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 MAX_ITEMS: Final = 512
 GAP_S: Final = 0.010
 SILENT_S: Final = 3.0  # a server that owes answers and says nothing for so long is connected to anew
+RESOLVE_S: Final = 2.0  # between two looks at what a name stands for
 LAST_LOOK_S: Final = 0.002  # the loop reads what has arrived before a timer that is due this much later
 
 
@@ -35,6 +38,21 @@ def addresses_of(text: str) -> list[str]:
     ['127.0.0.1:1', '127.0.0.1:2']
     """
     return [address.strip() for address in text.split(",") if address.strip()]
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+async def _resolve(name: str) -> set[str]:
+    """All `ip:port` of a `host:port`. Raises OSError."""
+    host, _, port = name.rpartition(":")
+    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    return {f"{place[0]!s}:{port}" for *_, place in found}
 
 
 def _unavailable(message: str) -> ProblemError:
@@ -122,39 +140,72 @@ class _Replica:
 class BatchedClient:
     """Calls to the replicas of one service. Use as an async context manager; entering waits for no server.
 
+    `addresses` are `host:port`; a name stands for all addresses that it has, now and later: a headless Service names its pods.
     `method` is the full name of the method that all calls are of.
     """
 
     def __init__(self, addresses: Sequence[str], method: str) -> None:
         self._addresses, self._method = tuple(addresses), method
-        self._replicas: list[_Replica] = []
+        self._lines: dict[str, tuple[_Replica, asyncio.Task[None]]] = {}
         self._ids = itertools.count(1)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._following: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._replicas = [_Replica(address, self._method) for address in self._addresses]
-        self._tasks = [asyncio.create_task(each.run(), name=f"batched calls {each.address}") for each in self._replicas]
+        for address in self._addresses:
+            if _is_ip(address):
+                self._connect(address)
+            else:
+                self._following.append(asyncio.create_task(self._follow(address), name=f"addresses of {address}"))
         return self
+
+    def _connect(self, address: str) -> None:
+        replica = _Replica(address, self._method)
+        self._lines[address] = (replica, asyncio.create_task(replica.run(), name=f"batched calls {address}"))
+
+    async def _follow(self, name: str) -> None:
+        """Connect to what a name stands for. What it names no longer is used for as long as it answers."""
+        known: set[str] = set()
+        while True:
+            try:
+                named = await _resolve(name)
+            except OSError as reason:
+                log.debug("%s has no address: %s", name, reason)
+            else:
+                for address in named - self._lines.keys():
+                    self._connect(address)
+                for address in known - named:
+                    replica, task = self._lines[address]
+                    if not replica.up:
+                        task.cancel()
+                        del self._lines[address]
+                known = (known | named) & self._lines.keys()
+            await asyncio.sleep(RESOLVE_S)
+
+    @property
+    def _replicas(self) -> list[_Replica]:
+        return [replica for replica, _ in self._lines.values()]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
+        tasks = (*self._following, *(task for _, task in self._lines.values()))
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def ready(self) -> bool:
         """Is any replica connected?"""
-        return any(each.up for each in self._replicas)
+        return any(replica.up for replica, _ in self._lines.values())
 
     async def call(self, payload: bytes, deadline: float, traceparent: str = "") -> bytes:
         """Send one item and wait for its result until `deadline` (Unix seconds).
 
         Raises ProblemError: `unavailable` without a connection or answer in time, else the server's error.
         """
-        replica = min((each for each in self._replicas if each.up), key=lambda each: len(each.waiting), default=None)
+        up = (replica for replica, _ in self._lines.values() if replica.up)
+        replica = min(up, key=lambda each: len(each.waiting), default=None)
         if replica is None:
             raise _unavailable("no replica is connected")
         call_id = next(self._ids)

@@ -1,37 +1,22 @@
 """`millrace topics`: the Kafka topics that an installation needs. They are never made by auto-creation."""
 
-import time
-from collections.abc import Collection, Iterable, Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from millrace_operator.core.snapshot import compile_snapshot
 from millrace_operator.folders import read_manifests
 from services.cli.options import Bootstrap, Data, kafka_address
 from services.cli.stack.handle import StackError
 from services.cli.stack.software import LOCAL
-from services.pools.core.lanes import DEAD_TOPIC, USAGE_TOPIC, all_topics, group_of, topics_of
+from services.pools.core.lanes import all_topics
+from services.pools.topics import TIMEOUT_S, Offsets, begin, create
 
 app = typer.Typer(help="The Kafka topics that Millrace needs.", no_args_is_help=True, rich_markup_mode=None)
-
-HOUR_MS = 3_600_000
-TIMEOUT_S = 30.0
-# The longest deadline is that of batch work, 24 h; a record must outlive it by a day.
-LANE_RETENTION_MS = 48 * HOUR_MS
-RETENTION_MS = {USAGE_TOPIC: 14 * 24 * HOUR_MS, DEAD_TOPIC: 30 * 24 * HOUR_MS}
-
-
-class Offsets(StrEnum):
-    """Where a pool's dispatcher shall begin in a lane that has no (possible) committed offset."""
-
-    ASK = "ask"
-    BEGINNING = "beginning"
-    END = "end"
 
 
 @app.command()
@@ -98,67 +83,6 @@ def pools_of(folders: Sequence[Path]) -> list[str]:
     if isinstance(compiled, list) or flaws:
         raise StackError("\n".join(map(str, compiled if isinstance(compiled, list) else flaws)))
     return [pool.name for pool in compiled.pools]
-
-
-def create(admin: AdminClient, names: Iterable[str], partitions: int, replication: int) -> list[str]:
-    """Create those that are missing; their names. Raises KafkaException."""
-    there = admin.list_topics(timeout=TIMEOUT_S).topics
-    new = [
-        NewTopic(
-            name,
-            num_partitions=partitions,
-            replication_factor=replication,
-            config={"retention.ms": str(RETENTION_MS.get(name, LANE_RETENTION_MS)), "cleanup.policy": "delete"},
-        )
-        for name in names
-        if name not in there
-    ]
-    if not new:
-        return []
-    for future in admin.create_topics(new, operation_timeout=TIMEOUT_S).values():
-        try:
-            future.result(TIMEOUT_S)
-        except KafkaException as refused:  # somebody else was quicker
-            if refused.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-    return [topic.topic for topic in new]
-
-
-def begin(bootstrap: str, pool: str, new: Collection[str], offsets: Offsets) -> list[str]:
-    """Commit a first offset in each of a pool's lanes that has none; the partitions that need a decision. Raises KafkaException.
-
-    The first question to the group's coordinator makes Kafka create `__consumer_offsets`, which would otherwise delay the
-    dispatcher's first commit by seconds.
-    """
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group_of(pool), "enable.auto.commit": False})
-    try:
-        topics = consumer.list_topics(timeout=TIMEOUT_S).topics
-        places = [TopicPartition(topic, n) for topic in topics_of(pool) for n in topics[topic].partitions]
-        first = list[TopicPartition]()
-        lost = list[str]()
-        for place in _committed(consumer, places):
-            low, high = (0, 0) if place.topic in new else consumer.get_watermark_offsets(place, TIMEOUT_S)
-            if 0 <= place.offset <= high:
-                continue
-            if offsets is Offsets.ASK and low < high:
-                lost.append(f"{place.topic}-{place.partition}")
-                continue
-            first.append(TopicPartition(place.topic, place.partition, high if offsets is Offsets.END else low))
-        if first:
-            consumer.commit(offsets=first, asynchronous=False)
-    finally:
-        consumer.close()
-    return lost
-
-
-def _committed(consumer: Consumer, places: list[TopicPartition]) -> list[TopicPartition]:
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            return consumer.committed(places, timeout=1.0)
-        except KafkaException:  # the question that starts the creation may go unanswered
-            if time.monotonic() > deadline:
-                raise
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class SyncClient:
             await asyncio.gather(*others, return_exceptions=True)
             await self._loop.shutdown_asyncgens()
             await self._client.close()
+            await asyncio.sleep(0)  # closed transports let go of their sockets in the loop's next turn
 
         self._run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)

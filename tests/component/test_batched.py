@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -166,6 +166,39 @@ async def test_the_least_outstanding_replica_is_asked():
         stuck.release.set()
         quick.release.set()
         await asyncio.gather(*waiting)
+
+
+async def test_a_name_stands_for_all_its_addresses_now_and_later(monkeypatch):
+    """Replicas that come are connected to, those that went are forgotten; one that is not named any more but answers is used."""
+    monkeypatch.setattr(batched, "RESOLVE_S", 0.02)
+    named = set()
+
+    async def resolve(name):
+        assert name == "router:8104"
+        if not named:
+            raise OSError("no such name")
+        return set(named)
+
+    monkeypatch.setattr(batched, "_resolve", resolve)
+    async with AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(served(Echo())) for _ in range(2)]
+        third = served(Echo())
+        away = await third.__aenter__()
+        async with BatchedClient(["router:8104"], CHECK) as client, asyncio.timeout(10):
+            ups = lambda: {replica.address for replica in client._replicas if replica.up}  # noqa: E731
+            await asyncio.sleep(0.05)
+            assert not client.ready
+            named |= {f"127.0.0.1:{server.port}" for server in (first, second, away)}
+            while ups() != named:
+                await asyncio.sleep(0.01)
+            gone = f"127.0.0.1:{away.port}"
+            named.discard(gone)
+            await asyncio.sleep(0.1)
+            assert gone in ups()
+            await third.__aexit__(None, None, None)
+            while gone in {replica.address for replica in client._replicas}:
+                await asyncio.sleep(0.01)
+            assert await client.call(b"fine", now() + 5) == b"fine"
 
 
 async def test_a_batch_handled_as_a_whole_keeps_each_items_answer():

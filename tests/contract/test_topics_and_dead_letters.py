@@ -11,8 +11,8 @@ from millrace.task.v1.task_pb2 import DeadTask, Message, Task
 from services.cli import dead_letters
 from services.cli.main import app
 from services.cli.stack.handle import StackError
-from services.cli.topics import Offsets, begin
 from services.pools.core.lanes import DEAD_TOPIC, all_topics, group_of, topics_of
+from services.pools.topics import Offsets, begin
 from tests.support.components import component
 
 POOLS = ["sim", "tiny"]

@@ -167,11 +167,17 @@ class KubeCluster:
 
     async def digests(self) -> Mapping[str, str]:
         """The schema digests of our custom resource definitions, by kind; of one that is not served there is none."""
+
+        def is_served(definition: Object) -> bool:
+            conditions = definition.get("status", {}).get("conditions", ())
+            return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
+
         found = {}
         for kind, where in KINDS.items():
             if where.group == "millrace.dev":
                 name = f"{where.plural}.{where.group}"
-                if served := await self._absent_is_none(self._client.get(_DEFINITIONS, name)):
+                served = await self._absent_is_none(self._client.get(_DEFINITIONS, name))
+                if served and is_served(served):
                     found[kind] = served["metadata"].get("annotations", {}).get("millrace.dev/schema-digest", "")
         return found
 
@@ -193,6 +199,8 @@ async def _asking() -> AsyncIterator[None]:
             yield
     except LightkubeError as refused:
         raise ApiError(refused.status.code or 500, refused.status.message or str(refused)) from None
+    except httpx2.HTTPStatusError as refused:  # by something that is no API server, or not one that speaks JSON yet
+        raise ApiError(refused.response.status_code, str(refused)) from None
     except (httpx2.HTTPError, OSError, TimeoutError) as reason:
         raise ApiError(0, f"the API server is away: {reason or type(reason).__name__}") from None
 

@@ -51,12 +51,13 @@ def steps(wanted: int, ordered: int, pods: Sequence[Leaver], deadline_s: float, 
     """
     going = max(len(pods) - ordered, 0)  # Kubernetes is about to delete so many, draining ones first
     draining = [pod for pod in pods if pod.since is not None]
-    kept = max(len(draining) - going, 0)
-    missing = wanted - (ordered - kept)
+    missing = wanted - _working(ordered, len(pods), len(draining))
     if missing > 0:
-        back = take_back(_victims(pods), min(missing, kept))
-        more = missing - len(back)
-        return Steps(take_back=back, replicas=ordered + more if more else None)
+        back = take_back(_victims(pods), missing)
+        replicas = ordered
+        while _working(replicas, len(pods), len(draining) - len(back)) < wanted:
+            replicas += 1
+        return Steps(take_back=back, replicas=replicas if replicas != ordered else None)
     unmade = max(ordered - len(pods), 0)
     fewer = min(-missing, unmade)  # nothing is lost with a pod that does not exist yet
     mark = choose(_victims(pods), -missing - fewer)
@@ -65,6 +66,11 @@ def steps(wanted: int, ordered: int, pods: Sequence[Leaver], deadline_s: float, 
     leaving = max(len(finished) - going, 0)
     replicas = ordered - fewer - leaving
     return Steps(mark=mark, finished=finished if leaving else (), replicas=replicas if replicas != ordered else None)
+
+
+def _working(ordered: int, pods: int, draining: int) -> int:
+    """Of the ordered replicas those that stay: pods beyond the order are about to be deleted, draining ones first."""
+    return ordered - max(draining - max(pods - ordered, 0), 0)
 
 
 def _finished(pod: Leaver, deadline_s: float, now: float) -> bool:

@@ -55,6 +55,7 @@ class _Book:
 
     def __init__(self, resources: Sequence[tuple[Manifest, m.Resource]]) -> None:
         self._resources = resources
+        self.models = {resource.model for _, resource in resources if isinstance(resource, m.ModelRoute)}
         self.by_name: dict[tuple[type[Any], str], m.Resource] = {
             (type(resource), resource.metadata.name): resource for _, resource in resources
         }
@@ -136,9 +137,8 @@ class _Book:
                 yield f"spec.keys[{index}].secretRef.name", f"there is no Secret `{key.secret_ref.name}`"
             elif self.digest(key) is None:
                 yield f"spec.keys[{index}].secretRef", "names no entry that is an API key or its SHA-256"
-        models = {route.model for route in self.sorted(m.ModelRoute)}
         for index, model in enumerate(spec.models):
-            if model not in models:
+            if model not in self.models:
                 yield f"spec.models[{index}]", f"there is no ModelRoute for `{model}`"
         if spec.limit_policy is not None and self.find(m.LimitPolicy, spec.limit_policy) is None:
             yield "spec.limitPolicy", f"there is no LimitPolicy `{spec.limit_policy}`"
