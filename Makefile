@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down status test test-kubernetes unit check format protos crds lock chaos bench clean
+.PHONY: help setup run up down status test test-kubernetes e2e unit check format protos crds lock chaos bench clean
 
 python := .venv/bin/python
 pytest := $(python) -m pytest
@@ -41,6 +41,10 @@ test: setup ## all tests, up to real browsers on the real stack
 test-kubernetes: setup ## tests against a real Kubernetes API server (needs Go; builds etcd, API server, kubectl and helm once, 11 min)
 	@deploy/cluster/cluster build control helm
 	@$(pytest) tests/kubernetes $(ARGS)
+
+e2e: setup ## helm, kubectl and load on a real cluster: SCENARIO=name for one, KUBECONFIG=... for yours
+	@deploy/cluster/cluster build control node helm
+	@$(pytest) tests/e2e -p no:randomly -s $(ARGS)
 
 unit: setup ## only the quick tests: architecture, unit, property
 	@$(pytest) tests/architecture tests/unit tests/property $(ARGS)

@@ -1,0 +1,70 @@
+"""A real cluster with the chart in it. KUBECONFIG names one of yours; without it `deploy/cluster` brings one up."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli.stack.software import ROOT
+from tests.e2e.installation import NAMESPACE, Installation
+
+EVIDENCE = ROOT / "build" / "e2e"
+CLUSTER = ROOT / "deploy" / "cluster" / "cluster"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenarios share one installation and take minutes."""
+    for item in items:
+        wanted = os.environ.get("SCENARIO")
+        if wanted and item.get_closest_marker("scenario").args != (wanted,):
+            item.add_marker(pytest.mark.skip(reason=f"SCENARIO={wanted}"))
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(420, func_only=True))
+        # A client that is told to stop in mid-answer, in a thread, may leave its socket to the collector.
+        item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
+
+
+@pytest.fixture(scope="session")
+def kubeconfig() -> Iterator[Path]:
+    """The caller's cluster, said aloud, or one of our own, gone afterwards."""
+    if theirs := os.environ.get("KUBECONFIG"):
+        print(f"\nusing the cluster that KUBECONFIG names: {theirs}")
+        yield Path(theirs)
+        return
+    said = subprocess.run([CLUSTER, "up"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    yield Path(said.splitlines()[-1])
+    if "MILLRACE_E2E_KEEP" not in os.environ:
+        subprocess.run([CLUSTER, "down", "--purge"], check=True)
+
+
+@pytest.fixture(scope="session")
+def installed(kubeconfig: Path) -> Iterator[Installation]:
+    """Images in the node, `helm install` on the empty cluster, and the seconds from there to the first token."""
+    if "KUBECONFIG" not in os.environ:
+        subprocess.run([ROOT / "deploy" / "images" / "build", "--load"], check=True)
+    it = Installation(kubeconfig)
+    began = time.monotonic()
+    it.helm("upgrade", "--install", "millrace", str(ROOT / "charts" / "millrace"), "--set", "dev.enabled=true")
+    it.wait_ready()
+    it.first_token_s = time.monotonic() - began
+    print(f"\nfrom helm install to the first token: {it.first_token_s:.0f} s")
+    yield it
+    if "MILLRACE_E2E_KEEP" not in os.environ:
+        it.helm("uninstall", "millrace", "--wait")
+        it.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """What the cluster looked like when a scenario failed."""
+    outcome = yield
+    report = outcome.get_result()
+    it = getattr(item, "funcargs", {}).get("installed")
+    if report.failed and it is not None:
+        folder = EVIDENCE / item.name
+        it.dump(folder)
+        report.sections.append(("evidence", json.dumps(str(folder))))

@@ -1,0 +1,120 @@
+"""An installed chart, from outside: kubectl, helm, and clients of the gateway."""
+
+import base64
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.client import SyncClient
+from tests.support.api_server import program
+
+NAMESPACE = "millrace"
+COMPONENTS = ("gateway", "ratelimiter", "cache", "router", "dispatcher", "operator")
+
+
+class Installation:
+    """The release `millrace` in the namespace `millrace`."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
+        self.first_token_s = 0.0
+
+    def kubectl(self, *arguments: str, manifest: Any = None, fails: bool | None = False, timeout_s: float = 120) -> str:
+        """Output of kubectl in the namespace; `manifest` is what `-f -` reads."""
+        done = subprocess.run(
+            [program("kubectl"), "--namespace", NAMESPACE, *arguments],
+            input=None if manifest is None else yaml.safe_dump(manifest),
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+        assert fails is None or (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def helm(self, *arguments: str) -> str:
+        """Output of helm in the namespace, which it makes."""
+        command = [program("helm"), "--namespace", NAMESPACE, *arguments]
+        if arguments[0] in ("install", "upgrade"):
+            command.append("--create-namespace")
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def get(self, *what: str) -> Any:
+        """`kubectl get -o json`, read."""
+        return json.loads(self.kubectl("get", *what, "-o", "json"))
+
+    def field(self, what: str, path: str) -> str:
+        """One field, by JSONPath; empty when it is not there."""
+        return self.kubectl("get", what, "-o", f"jsonpath={{{path}}}", fails=None)
+
+    def pods(self, pool: str) -> list[dict[str, Any]]:
+        """Pods of a pool that are not being deleted."""
+        found = self.get("pods", "-l", f"millrace.dev/pool={pool}")["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    @property
+    def key(self) -> str:
+        """The API key of the tenant demo."""
+        return base64.b64decode(self.field("secret/millrace-demo-key", ".data.key")).decode()
+
+    @property
+    def gateway(self) -> str:
+        """host:port of the gateways' HTTP port, as clients on the node reach it."""
+        return f"{self.field('service/millrace-gateway', '.spec.clusterIP')}:8080"
+
+    @property
+    def grpc(self) -> str:
+        """The same for gRPC."""
+        return f"{self.field('service/millrace-gateway', '.spec.clusterIP')}:8081"
+
+    def ask(self, prompt: str, *, key: str = "", model: str = "tiny", **options: Any) -> str:
+        """The whole answer, over WebSocket."""
+        with SyncClient(f"http://{self.gateway}", key or self.key) as client:
+            return str(client.generate(prompt, model=model, **options).text)
+
+    def wait_ready(self) -> None:
+        """Until the first answer."""
+        for component in COMPONENTS:
+            self.kubectl("rollout", "status", f"deployment/millrace-{component}", "--timeout=240s", timeout_s=250)
+        self.kubectl("wait", "--for=create", "workerpool/tiny", "--timeout=120s", timeout_s=130)
+        self.kubectl("wait", "--for=condition=Ready", "workerpool/tiny", "--timeout=240s", timeout_s=250)
+        self.until(lambda: self.ask("hello", max_tokens=4), 60)
+
+    def until(self, condition: Callable[[], Any], within_s: float) -> float:
+        """Seconds until the condition held; what it raises counts as not yet, and is raised at the end."""
+        began = time.monotonic()
+        while True:
+            try:
+                if condition():
+                    return time.monotonic() - began
+                why: Exception = AssertionError(f"not within {within_s} s")
+            except Exception as reason:  # noqa: BLE001 - the service may not be up
+                why = reason
+            if time.monotonic() - began > within_s:
+                raise why
+            time.sleep(0.1)
+
+    def dump(self, folder: Path) -> None:
+        """Nodes, pods, events, custom resources and logs."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, arguments in {
+            "nodes": ("describe", "nodes"),
+            "pods": ("get", "pods", "-o", "wide"),
+            "describe": ("describe", "pods"),
+            "events": ("get", "events", "--sort-by=.lastTimestamp"),
+            "millrace": ("get", "millrace", "-o", "yaml"),
+        }.items():
+            (folder / f"{name}.txt").write_text(self.kubectl(*arguments, fails=None))
+        for pod in self.kubectl("get", "pods", "-o", "name", fails=None).split():
+            logs = self.kubectl("logs", pod, "--all-containers", "--tail=500", fails=None)
+            (folder / f"{pod.removeprefix('pod/')}.log").write_text(logs)

@@ -1,0 +1,202 @@
+"""What an operator of the platform does with helm and kubectl, and what must come of it."""
+
+import secrets
+import threading
+import time
+
+import pytest
+
+from services.cli.stack.software import ROOT
+from services.client import MillraceError, SyncClient
+from tests.e2e.installation import NAMESPACE, Installation
+
+CHART = ROOT / "charts" / "millrace"
+
+
+def scenario(name: str) -> pytest.MarkDecorator:
+    """`make e2e SCENARIO=name` runs it alone."""
+    return pytest.mark.scenario(name)
+
+
+@scenario("install")
+@pytest.mark.parametrize("way", ["ws", "sse", "grpc"])
+def test_one_helm_install_on_an_empty_cluster_answers_on_every_transport(installed: Installation, way: str) -> None:
+    """Within four minutes of the command when the images are there; through the Services of the cluster."""
+    assert installed.first_token_s <= 240
+    address = installed.grpc if way == "grpc" else f"http://{installed.gateway}"
+    with SyncClient(address, installed.key, transport=way) as client:
+        answer = client.generate("Tell of winter", model="tiny", max_tokens=12)
+    assert answer.text
+
+
+@scenario("scale")
+def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings_one(installed: Installation) -> None:
+    """WorkerPool simulator: 0 -> more -> 0 -> 1, and the reasons are in the events."""
+    quick = '{"spec":{"scaling":{"idleSeconds":5,"hold":{"mode":"Fixed","seconds":5}}}}'
+    installed.kubectl("patch", "wp", "simulator", "--type=merge", "-p", quick)
+    installed.until(lambda: not installed.pods("simulator"), 150)
+    answers: list[str] = []
+
+    def ask() -> None:
+        answers.append(installed.ask("go", model="simulator", max_tokens=600, deadline_s=240))
+
+    crowd = [threading.Thread(target=ask) for _ in range(40)]
+    began = time.monotonic()
+    for one in crowd:
+        one.start()
+    seconds = installed.until(lambda: int(installed.field("wp/simulator", ".spec.replicas")) >= 1, 10)
+    print(f"\nfrom the first prompt at zero to the order of a worker: under {seconds:.1f} s")
+    installed.until(lambda: len(installed.pods("simulator")) >= 2, 60)
+    for one in crowd:
+        one.join(timeout=240)
+    assert len(answers) == 40
+    print(f"40 answers of 12 s each after {time.monotonic() - began:.0f} s")
+    installed.until(lambda: installed.field("wp/simulator", ".spec.replicas") == "0", 180)
+    installed.until(lambda: not installed.pods("simulator"), 90)
+    assert installed.ask("again", model="simulator", max_tokens=8, deadline_s=120)
+    events = installed.kubectl("get", "events", "--field-selector", "regarding.name=simulator", fails=None)
+    assert "FromZero" in events + installed.kubectl("get", "events")
+
+
+@scenario("operator-killed")
+def test_the_operator_killed_under_load_is_not_noticed(installed: Installation) -> None:
+    """Replicas hold, answers go on, and a new one takes over."""
+    before = installed.field("deployment/pool-tiny", ".spec.replicas")
+    for _ in range(3):
+        installed.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force")
+        assert installed.ask("still there?", max_tokens=8)
+        assert installed.field("deployment/pool-tiny", ".spec.replicas") == before
+    installed.kubectl("rollout", "status", "deployment/millrace-operator", "--timeout=60s")
+    installed.kubectl("wait", "--for=condition=Ready", "wp/tiny", "--timeout=60s")
+
+
+@scenario("gateway-rollout")
+def test_a_gateway_rollout_loses_no_byte(installed: Installation) -> None:
+    """Clients reconnect and go on at their offset."""
+    texts: list[str] = []
+
+    def ask() -> None:
+        texts.append(installed.ask("long", model="simulator", max_tokens=600, deadline_s=240))
+
+    reader = threading.Thread(target=ask)
+    reader.start()
+    time.sleep(3)
+    installed.kubectl("rollout", "restart", "deployment/millrace-gateway")
+    installed.kubectl("rollout", "status", "deployment/millrace-gateway", "--timeout=180s", timeout_s=200)
+    reader.join(timeout=240)
+    assert texts == [installed.ask("long", model="simulator", max_tokens=600, deadline_s=240)]
+
+
+@scenario("worker-deleted")
+def test_a_worker_deleted_in_mid_answer_loses_no_byte(installed: Installation) -> None:
+    """Politely or not: the answer goes on elsewhere and is the one that an undisturbed worker gives."""
+    whole = installed.ask("long", model="simulator", max_tokens=300, deadline_s=240)
+    for grace in ("--grace-period=300", "--grace-period=0"):
+        texts: list[str] = []
+        reader = threading.Thread(
+            target=lambda found=texts: found.append(
+                installed.ask("long", model="simulator", max_tokens=300, deadline_s=240)
+            )
+        )
+        reader.start()
+        time.sleep(2)
+        force = ["--force"] if grace.endswith("=0") else []
+        installed.kubectl("delete", "pod", "-l", "millrace.dev/pool=simulator", grace, *force, "--wait=false")
+        reader.join(timeout=240)
+        assert texts == [whole]
+
+
+@scenario("kubectl")
+def test_kubectl_scales_pauses_waits_explains_and_refuses(installed: Installation) -> None:
+    """A pool is an object like any other."""
+    installed.kubectl("patch", "wp", "simulator", "--type=merge", "-p", '{"spec":{"scaling":{"mode":"Manual"}}}')
+    installed.kubectl("scale", "wp/simulator", "--replicas=2")
+    installed.until(lambda: installed.field("wp/simulator", ".status.readyReplicas") == "2", 90)
+    installed.kubectl("wait", "--for=condition=Ready", "wp/simulator", "--timeout=30s")
+    installed.kubectl("patch", "wp", "simulator", "--type=merge", "-p", '{"spec":{"scaling":{"mode":"Paused"}}}')
+    installed.until(lambda: "Paused" in installed.kubectl("get", "wp", "simulator", "-o", "yaml"), 30)
+    installed.kubectl("scale", "wp/simulator", "--replicas=1")
+    time.sleep(3)
+    assert len(installed.pods("simulator")) == 2
+    installed.kubectl("patch", "wp", "simulator", "--type=merge", "-p", '{"spec":{"scaling":{"mode":"Auto"}}}')
+    assert "head" in installed.kubectl("explain", "wp.spec.scaling").lower()
+    refused = installed.kubectl(
+        "patch", "wp", "simulator", "--type=merge", "-p", '{"spec":{"scaling":{"minReplicas":9}}}', fails=True
+    )
+    assert "minReplicas is above maxReplicas" in refused
+    assert "SignalFresh" in installed.kubectl("describe", "wp", "simulator")
+
+
+@scenario("tenant")
+def test_a_tenant_works_two_seconds_after_it_was_made_and_is_out_as_soon(installed: Installation) -> None:
+    """Key, limit, removal."""
+    name, key = (
+        f"t{secrets.token_hex(3)}",
+        "mr_" + "".join(secrets.choice("abcdefghijkmnpqrstuvwxyz234567") for _ in range(32)),
+    )
+    policy = {"perTenant": {"requests": {"rate": 3, "periodSeconds": 3600, "burst": 3}}}
+    head = {"apiVersion": "millrace.dev/v1alpha1", "metadata": {"name": name}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"key": key}}
+    spec = {"keys": [{"name": "k", "secretRef": {"name": name}}], "limitPolicy": name}
+    manifests = [secret, {**head, "kind": "LimitPolicy", "spec": policy}, {**head, "kind": "Tenant", "spec": spec}]
+    installed.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": manifests})
+    seconds = installed.until(lambda: installed.ask("hello", key=key, max_tokens=2), 10)
+    assert seconds <= 2.0 + 1.0  # the answer takes its own time
+
+    def limited() -> bool:
+        try:
+            installed.ask("hello", key=key, max_tokens=2)
+        except MillraceError as error:
+            return "limit" in str(error)
+        return False
+
+    installed.until(limited, 10)
+    installed.kubectl("delete", "tenant", name)
+
+    def refused() -> bool:
+        try:
+            with SyncClient(f"http://{installed.gateway}", key) as client:
+                client.submit("hello", model="tiny")
+        except MillraceError as error:
+            return "limited" not in str(error)
+        return False
+
+    assert installed.until(refused, 10) <= 2.0
+    installed.kubectl("delete", "secret,limitpolicy", name)
+
+
+@scenario("upgrade")
+def test_helm_upgrade_keeps_resources_and_running_answers(installed: Installation) -> None:
+    """Custom resources, key and streams outlive it."""
+    key, pools = installed.key, installed.kubectl("get", "wp", "-o", "name")
+    texts: list[str] = []
+    reader = threading.Thread(
+        target=lambda: texts.append(installed.ask("long", model="simulator", max_tokens=600, deadline_s=240))
+    )
+    reader.start()
+    time.sleep(2)
+    chart = installed.get("deployment/millrace-gateway")["spec"]["replicas"]
+    installed.helm(
+        "upgrade", "millrace", str(CHART), "--reuse-values", "--set", "gateway.podAnnotations.upgraded=yes", "--wait"
+    )
+    reader.join(timeout=240)
+    assert texts == [installed.ask("long", model="simulator", max_tokens=600, deadline_s=240)]
+    assert (installed.key, installed.kubectl("get", "wp", "-o", "name")) == (key, pools)
+    assert installed.get("deployment/millrace-gateway")["spec"]["replicas"] == chart
+
+
+@scenario("rbac")
+def test_service_accounts_can_do_what_the_code_does_and_nothing_else(installed: Installation) -> None:
+    """Only the operator may ask the API server anything beyond what every account may."""
+    for account in installed.kubectl("get", "serviceaccounts", "-o", "name").split():
+        name = account.removeprefix("serviceaccount/")
+        if name == "default" or "operator" in name:
+            continue
+        may = installed.kubectl(
+            "auth", "can-i", "--list", f"--as=system:serviceaccount:{NAMESPACE}:{name}", "--no-headers"
+        )
+        granted = [
+            line for line in may.splitlines()
+            if line.strip() and not line.startswith(("selfsubject", " ")) and "[/" not in line
+        ]  # fmt: skip
+        assert not granted, f"{name}: {granted}"
