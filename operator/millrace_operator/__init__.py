@@ -1,7 +1,17 @@
-"""Configuration of the platform: manifests in, one versioned snapshot out.
+"""The operator: custom resources in; a snapshot for the services, and pools of workers that follow their work, out.
 
-Owns the schema of the custom resources (`core/schema.py`) and the pure compiler that makes the services' snapshot of
-them (`core/snapshot.py`). Never on the path of a request: services keep the last snapshot they saw.
+Owns the schema of the custom resources, the compiler that makes the services' snapshot of them, the objects of a pool and the
+number of its workers. Never on the path of a request: services keep the last snapshot they saw, and workers run without it.
 
-    offline.py      watches folders of manifests and publishes the snapshot to Redis, for a stack without Kubernetes
+Read in this order:
+
+* `core/schema.py`, `core/worker_pool.py`, written with `core/declare.py`: the custom resources; `core/definitions.py`: their CRDs
+* `core/snapshot.py`, `core/selection.py`: what the services read, and what of it is in force when something is wrong
+* `core/scaling.py`, `core/need.py`: the control law, in the words of `core/vocabulary.py`; `core/learning.py`, `core/holds.py`: what
+  it knows from experience; `core/decide.py`: the decision and its sentence
+* `core/desired.py`: the objects of a pool; `core/draining.py`, `core/victims.py`: who leaves
+* `core/pods.py`, `core/troubles.py`, `core/conditions.py`, `core/reasons.py`: what is seen and told
+* `store.py`: what the API server holds, as told by `adapters/watching.py`; `ports.py` and `adapters/`: everything outside
+* `pools.py`, `pool_keeper.py`: pools kept; `publishing.py`: the snapshot kept; `leadership.py`: who acts; `samples.py`
+* `offline.py`: publishes from folders of manifests, for a stack without Kubernetes; `crds.py`: writes the CRDs
 """
