@@ -50,6 +50,7 @@ class PoolOwner:
         self, config: Pool, world: World, held: Held, *, pace: Pace, read_ahead: int, times: ServiceTimes
     ) -> None:
         self.pool = config.name
+        self._worker_slots = config.slots
         self._pace = pace
         self._times = times
         self._world = world
@@ -82,6 +83,7 @@ class PoolOwner:
     def configure(self, config: Pool, weights: Mapping[str, float]) -> None:
         """Take a new configuration."""
         self.scheduler.table.max_attempts = config.max_attempts
+        self._worker_slots = config.slots
         self.scheduler.table.queue.set_weights(weights)
 
     def attach(self, hello: Hello, outbox: Outbox[DispatcherEvent]) -> WorkerStream:
@@ -227,7 +229,7 @@ class PoolOwner:
             self._publish(at)
 
     def _publish(self, at: float) -> None:
-        signal = pool_signal(self.pool, self.scheduler, at)
+        signal = pool_signal(self.pool, self.scheduler, at, self._worker_slots)
         self.signals.tick(signal)
         metrics.dispatcher_work.labels(self.pool).set(signal.work_s)
         metrics.dispatcher_slots.labels(self.pool, "all").set(signal.slots)

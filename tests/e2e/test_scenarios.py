@@ -32,7 +32,7 @@ def test_one_helm_install_on_an_empty_cluster_answers_on_every_transport(install
 @scenario("scale")
 def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings_one(installed: Installation) -> None:
     """WorkerPool simulator: 0 -> more -> 0 -> 1, and the reasons are in the events."""
-    quick = '{"spec":{"scaling":{"idleSeconds":5,"hold":{"mode":"Fixed","seconds":5}}}}'
+    quick = '{"spec":{"queue":{"maxSeconds":600},"scaling":{"idleSeconds":5,"hold":{"mode":"Fixed","seconds":5}}}}'
     installed.kubectl("patch", "wp", "simulator", "--type=merge", "-p", quick)
     installed.until(lambda: not installed.pods("simulator"), 150)
     answers: list[str] = []

@@ -9,8 +9,11 @@ from services.pools.core.lanes import CLASSES
 HEAVY: Final = 64  # tenants named in a signal
 
 
-def pool_signal(pool: str, scheduler: Scheduler, now: float) -> PoolSignal:
-    """Work in seconds: what waits by its cost, what runs by the time that a task still takes on average."""
+def pool_signal(pool: str, scheduler: Scheduler, now: float, worker_slots: int = 1) -> PoolSignal:
+    """Work in seconds: what waits by its cost, what runs by the time that a task still takes on average.
+
+    A pool without workers waits as one with a worker of `worker_slots` would: the first task brings one.
+    """
     roster, times, queue = scheduler.roster, scheduler.times, scheduler.table.queue
     classes = []
     for priority_class in CLASSES:
@@ -22,7 +25,7 @@ def pool_signal(pool: str, scheduler: Scheduler, now: float) -> PoolSignal:
     return PoolSignal(
         pool=pool,
         work_s=round(waiting_s + scheduler.running_work_s(now), 3),
-        wait_s=round(waiting_s / max(slots, 1), 3),
+        wait_s=round(waiting_s / max(slots, worker_slots, 1), 3),
         workers=roster.active,
         slots=slots,
         busy_slots=roster.busy,

@@ -31,3 +31,4 @@ def test_a_pool_without_workers_says_so():
     signal = pool_signal("pool", desk.scheduler, desk.now)
     assert (signal.workers, signal.slots, signal.waiting) == (0, 0, 1)
     assert signal.wait_s == signal.work_s > 0
+    assert pool_signal("pool", desk.scheduler, desk.now, 8).wait_s == pytest.approx(signal.wait_s / 8, rel=0.01)
