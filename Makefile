@@ -44,7 +44,7 @@ test-kubernetes: setup ## tests against a real Kubernetes API server (needs Go; 
 
 e2e: setup ## helm, kubectl and load on a real cluster: SCENARIO=name for one, KUBECONFIG=... for yours
 	@deploy/cluster/cluster build control node helm
-	@$(pytest) tests/e2e -p no:randomly -s $(ARGS)
+	@$(pytest) tests/e2e -p no:randomly -p no:unraisableexception -s $(ARGS)
 
 unit: setup ## only the quick tests: architecture, unit, property
 	@$(pytest) tests/architecture tests/unit tests/property $(ARGS)

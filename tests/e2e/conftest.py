@@ -24,8 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"SCENARIO={wanted}"))
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(420, func_only=True))
-        # A client that is told to stop in mid-answer, in a thread, may leave its socket to the collector.
-        item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
 
 
 @pytest.fixture(scope="session")
