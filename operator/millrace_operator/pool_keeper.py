@@ -402,12 +402,18 @@ class PoolKeeper:
                 arrival_per_second=round(estimates.arrivals.rates()[1], 2),
                 service_seconds=round(estimates.service_s, 2),
             ),
-            cold_start=ColdStartStatus(p80_seconds=round(ready_s, 1)),
+            cold_start=ColdStartStatus(p80_seconds=round(ready_s, 1), last_seconds=self._last_start()),
             last_decision=self._decided or _decision(raw),
             conditions=self._conditions,
         )
         await self._write(status, now)
         await self._tell_trouble(raw)
+
+    def _last_start(self) -> float:
+        """Seconds that the newest pod which is ready took."""
+        starts = [start for pod in self._pods() if (start := start_of(pod)).ready_at is not None and not start.restarts]
+        newest = max(starts, key=lambda start: start.created, default=None)
+        return round(newest.ready_at - newest.created, 1) if newest and newest.ready_at is not None else 0.0
 
     async def _tell_flaw(self, raw: Object, flaw: str, now: float) -> None:
         saying = conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, flaw)

@@ -15,6 +15,7 @@ from millrace_operator.core.worker_pool import Resources, Simulator, Template, T
 ADMIN_PORT: Final = 9106
 POOL_LABEL: Final = "millrace.dev/pool"
 UID: Final = 10001  # of the images
+CACHE: Final = "/cache"  # where libraries of GPU engines keep what they compile
 PREFIX: Final = "pool-"
 STARTUP_S: Final = 1800  # the longest cold start: large weights from a cold disk, engines built at the first start
 STARTUP_PERIOD_S: Final = 2
@@ -154,6 +155,8 @@ def _pod(pool: WorkerPool, installed: Installation) -> Json:
         # A sidecar: it starts before the worker and is stopped after it, so a draining worker keeps its engine.
         pod["initContainers"] = [_engine(pool, triton, installed)]
         pod["volumes"].append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": triton.shared_memory}})
+        if spec.accelerator:
+            pod["volumes"].append({"name": "cache", "emptyDir": {}})
         if volume := _models(triton):
             pod["volumes"].append(volume)
     return {field: value for field, value in pod.items() if value not in ({}, [])}
@@ -234,6 +237,7 @@ def _engine(pool: WorkerPool, triton: Triton, installed: Installation) -> Json:
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            *([{"name": "cache", "mountPath": CACHE}] if spec.accelerator else []),
             *_model_mounts(triton),
         ],
     }
