@@ -108,21 +108,22 @@ class Client:
     async def generate(self, prompt: Input, *, model: str = "tiny", **options: Any) -> Answer:
         """The whole answer. Raises TaskEndedError, with the text so far, when the task ends without one."""
         task, pieces = "", list[str]()
-        async for event in self.stream(prompt, model=model, **options):
-            match event:
-                case Ack():
-                    task = event.task
-                case Delta(text=text):
-                    pieces.append(text)
-                case Restarted():
-                    pieces.clear()
-                case Done(error=error) if error is not None or event.outcome != "completed":
-                    code = error.code if error else event.outcome
-                    message = error.message if error else f"the task is {event.outcome}"
-                    retryable = error.retryable if error else False
-                    raise TaskEndedError(message, code=code, task=task, text="".join(pieces), retryable=retryable)
-                case Done():
-                    return Answer(task, "".join(pieces), event)
+        async with contextlib.aclosing(self.stream(prompt, model=model, **options)) as events:
+            async for event in events:
+                match event:
+                    case Ack():
+                        task = event.task
+                    case Delta(text=text):
+                        pieces.append(text)
+                    case Restarted():
+                        pieces.clear()
+                    case Done(error=error) if error is not None or event.outcome != "completed":
+                        code = error.code if error else event.outcome
+                        message = error.message if error else f"the task is {event.outcome}"
+                        retryable = error.retryable if error else False
+                        raise TaskEndedError(message, code=code, task=task, text="".join(pieces), retryable=retryable)
+                    case Done():
+                        return Answer(task, "".join(pieces), event)
         raise AssertionError("a stream ends with Done")
 
     async def get(self, task: str) -> TaskView:

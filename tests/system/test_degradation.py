@@ -315,6 +315,7 @@ async def test_workers_of_a_pool_down(stack: Stack, person: Person) -> None:
                 await asyncio.sleep(0.2)
         assert (await person.client.get(queued.task)).state == "queued"
     assert await queued.finished() == said_to(waits, 5)
+    await asyncio.gather(*(reading.finished() for reading in tries))
 
 
 async def test_triton_down(stack: Stack, person: Person) -> None:
