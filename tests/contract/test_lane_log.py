@@ -73,10 +73,14 @@ class OnKafka:
     async def dead(self):
         def read():
             consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "t", "enable.auto.commit": False})
-            consumer.assign([TopicPartition(DEAD_TOPIC, 0, 0)])
-            found = []
-            while not found and (message := consumer.poll(5.0)):
-                found.append(DeadTask.FromString(message.value()).task.id)
+            partitions = consumer.list_topics(DEAD_TOPIC, timeout=10).topics[DEAD_TOPIC].partitions
+            consumer.assign([TopicPartition(DEAD_TOPIC, number, 0) for number in partitions])
+            found, ends = [], time.monotonic() + 20
+            while time.monotonic() < ends:
+                if message := consumer.poll(1.0):
+                    found.append(DeadTask.FromString(message.value()).task.id)
+                elif found:
+                    break
             consumer.close()
             return found
 
@@ -193,7 +197,7 @@ async def test_buried_tasks_are_in_the_dead_letters(world):
     """With their record, so that they can be submitted again."""
     log = world.log()
     await log.bury(DeadTask(task=task("poison"), history=["failed"]))
-    assert (await world.dead())[-1:] == ["poison"]
+    assert "poison" in await world.dead()
 
 
 @pytest.mark.real

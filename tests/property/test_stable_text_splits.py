@@ -1,6 +1,6 @@
 """Stable text against every way an engine can cut its text."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.worker.core.chat_prompt import SpecialTokens
@@ -31,6 +31,7 @@ def read(texts: list[str], stop: tuple[str, ...]) -> list[str]:
     return given_out
 
 
+@example("aEEE", [2], ("E", "aEE"))
 @given(TEXT, st.lists(st.integers(0, 200), max_size=12), STOPS)
 def test_pieces_join_to_the_text_before_the_first_stop_string(text: str, cuts: list[int], stop: tuple[str, ...]):
     """However the bytes are split, the pieces are the text up to its first stop string, and never more."""

@@ -55,15 +55,13 @@ class StableText:
         begin = len(self._given)
         # No occurrence begins in what was given: it would have been held back as the beginning of one.
         found = [at for stop in self._stop if (at := sure.find(stop, begin)) >= 0]
-        if found:
-            end = min(found)
-        elif last:
-            end = len(sure)
-        else:
-            end = min((_partial(sure, begin, stop) for stop in self._stop), default=len(sure))
-        end = max(end, begin)
+        end = min(found, default=len(sure))
+        # What may become a stop string that begins earlier decides, once it is known, before one that is there already.
+        held = end if last else min((_partial(sure, begin, stop) for stop in self._stop), default=end)
+        stopped = bool(found) and held >= end
+        end = max(min(held, end), begin)
         self._given = cumulative[:end]
-        return Piece(cumulative[begin:end], bool(found))
+        return Piece(cumulative[begin:end], stopped)
 
 
 def _finished(text: str) -> str:
