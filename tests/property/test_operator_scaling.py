@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from millrace_operator.core.decide import Moves, decide
+from millrace_operator.core.need import arrival_rate
 from millrace_operator.core.scaling import BLIND_S, FROZEN_S, scale
 from millrace_operator.core.vocabulary import Bound, Learned, Manual, Memory, Mode, Observation, Policy, Reason
 
@@ -148,7 +149,7 @@ def test_a_pool_goes_to_zero_only_seeing_that_it_was_idle(policy, seen, learned,
     to = scale(policy, seen, learned, memory, NOW).to
     idle = memory.active_at is not None and memory.active_at + policy.idle_s <= NOW
     seeing = seen.signal_age_s <= FROZEN_S
-    busy = seen.waiting or seen.work_s or seen.running or seen.arrivals_slow
+    busy = seen.waiting or seen.work_s or seen.running or arrival_rate(seen.arrivals_fast, seen.arrivals_slow)
     held = any(pods > 0 and at >= NOW - learned.hold_s for at, pods in memory.wishes or ((NOW, seen.replicas),))
     assert (to == 0) == (seeing and not busy and idle and not held)
 

@@ -47,8 +47,7 @@ def _remember(memory: Memory, wish: int, seen: Observation, now: float) -> Memor
     """With the wish of now. A memory that is empty takes what is there for a wish: an operator's start lowers nothing."""
     wishes = memory.wishes or ((now, seen.replicas),)
     wishes = (*(w for w in wishes if w[1] > wish), (now, wish))
-    active = seen.waiting or seen.work_s or seen.running or seen.arrivals_slow or memory.active_at is None
-    return replace(memory, wishes=wishes, active_at=now if active else memory.active_at)
+    return replace(memory, wishes=wishes, active_at=now if wish or memory.active_at is None else memory.active_at)
 
 
 def _blind(memory: Memory, seen: Observation, now: float) -> Memory:

@@ -6,6 +6,7 @@ held to the restricted profile.
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from millrace_operator.leadership import LEASE, Leadership
 from millrace_operator.ports import ApiError
 from millrace_operator.samples import Samples
 from tests.kubernetes.chart.rendering import CHART, COMPONENTS, DEV, SWITCHES, helm, pod_of, render
-from tests.support.api_server import ApiServer
+from tests.support.api_server import ApiServer, running
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 # Kinds of operators that this API server does not have.
@@ -48,6 +49,13 @@ def run_helm(server: ApiServer, command: str, *arguments: str, values: dict[str,
         command, "millrace", *chart, *arguments, "--kubeconfig", str(server.kubeconfig), values=values,
         environment={"HELM_CACHE_HOME": str(server.folder / "helm"), "HELM_CONFIG_HOME": str(server.folder / "helm")},
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """One of the chart's own: a release owns the definitions of its whole cluster, and installs into an empty one."""
+    with running(tmp_path_factory.mktemp("chart")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
