@@ -8,19 +8,17 @@ import pytest
 from services.cli.stack.handle import Stack
 from tests.support.components import component
 from tests.support.stalls import stalls
+from tests.support.timeouts import own_time_only
 
 # The tiny model's matrices are too small to share: a second thread would only wait. Read when numpy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-REAL = {"redis_url", "kafka_bootstrap", "triton_address", "stack"}
-TEST_TIMEOUT_S = 60
+SHARED = ("redis_url", "kafka_bootstrap", "triton_address", "stack", "api_server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test pays for its own time only: whoever comes first starts the component, which has a patience of its own."""
-    for item in items:
-        if REAL & set(getattr(item, "fixturenames", ())) and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S, func_only=True))
+    own_time_only(items, SHARED)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -14,7 +15,7 @@ from services.cache.core.lookup import Ask, Found, Hit, answers, questions
 from services.cache.core.scope import KEY_BYTES, Scope, answer_key
 from services.cache.ports import AnswerCache, Ending
 from services.cache.settings import CacheSettings
-from services.chassis.batched_server import whole
+from services.chassis.batched_server import in_order, whole
 from services.chassis.clock import monotonic, now
 from services.chassis.errors import ErrorCode, Problem
 from services.chassis.framed_server import Called
@@ -49,37 +50,27 @@ class CacheServicer:
         asks = [ask for ask in asked if isinstance(ask, Ask)]
         asking = questions(asks)
         try:
-            found = iter(answers(asks, asking, await self._cache.look(asking, instant)))
+            found = answers(asks, asking, await self._cache.look(asking, instant))
         except RedisAwayError as reason:
-            return _with_problem(asked, Problem(ErrorCode.UNAVAILABLE, f"answers cannot be read: {reason}"))
-        replies: list[bytes | Problem] = []
-        for ask in asked:
-            if isinstance(ask, Problem):
-                replies.append(ask)
-                continue
-            what = next(found)
+            return in_order(asked, repeat(Problem(ErrorCode.UNAVAILABLE, f"answers cannot be read: {reason}")))
+        for what in found:
             self._found[type(what)].inc()
-            replies.append(_reply(ask.key, what, instant).SerializeToString())
+        replies = (_reply(ask.key, what, instant).SerializeToString() for ask, what in zip(asks, found, strict=True))
+        answered = in_order(asked, replies)
         cache_batch_seconds.observe(monotonic() - began)
-        return replies
+        return answered
 
     async def store(self, items: Sequence[Item]) -> list[bytes | Problem]:
         """StoreRequest to StoreReply, in order."""
         asked = [self._ending(item) for item in items]
         endings = [ending for ending in asked if isinstance(ending, Ending)]
         try:
-            stored = iter(await self._cache.end(endings, now()))
+            stored = await self._cache.end(endings, now())
         except RedisAwayError as reason:
-            return _with_problem(asked, Problem(ErrorCode.UNAVAILABLE, f"answers cannot be stored: {reason}"))
-        replies: list[bytes | Problem] = []
-        for ending in asked:
-            if isinstance(ending, Problem):
-                replies.append(ending)
-                continue
-            done = next(stored)
+            return in_order(asked, repeat(Problem(ErrorCode.UNAVAILABLE, f"answers cannot be stored: {reason}")))
+        for done in stored:
             self._stored[done].inc()
-            replies.append(pb.StoreReply(stored=done).SerializeToString())
-        return replies
+        return in_order(asked, (pb.StoreReply(stored=done).SerializeToString() for done in stored))
 
     def _ask(self, item: Item) -> Ask | Problem:
         try:
@@ -122,10 +113,6 @@ def _reply(key: bytes, found: Found, instant: float) -> pb.LookupReply:
             return pb.LookupReply(key=key, leader=leader)
         case Lead(fence):
             return pb.LookupReply(key=key, fence=fence)
-
-
-def _with_problem(asked: Sequence[object], problem: Problem) -> list[bytes | Problem]:
-    return [ask if isinstance(ask, Problem) else problem for ask in asked]
 
 
 def _seconds(duration: Duration) -> float:

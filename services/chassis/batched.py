@@ -11,10 +11,10 @@ import itertools
 import logging
 import socket
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 from millrace.batch.v1.batch_pb2 import Item, Reply, Request
+from services.chassis.background import call_off
 from services.chassis.backoff import backoff
 from services.chassis.clock import now
 from services.chassis.deadline import remaining
@@ -186,13 +186,8 @@ class BatchedClient:
     def _replicas(self) -> list[_Replica]:
         return [replica for replica, _ in self._lines.values()]
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        tasks = (*self._following, *(task for _, task in self._lines.values()))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def __aexit__(self, *exc_info: object) -> None:
+        await call_off((*self._following, *(task for _, task in self._lines.values())))
 
     @property
     def ready(self) -> bool:

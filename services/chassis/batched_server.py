@@ -7,13 +7,13 @@ Items of one message are answered alone (`each`) or together (`whole`); answers 
 message.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from millrace.batch.v1.batch_pb2 import Item, Reply, Request, Result
+from services.chassis.background import Background
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.chassis.framed_server import Called
 from services.chassis.framing import FramedConnection
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Answer: TypeAlias = Callable[[Iterable[Result]], None]
 Handler: TypeAlias = Callable[[Sequence[Item], Answer], Iterable[Coroutine[Any, Any, None]]]
+T = TypeVar("T")
 
 
 def each(handle: Callable[[Item], Awaitable[bytes]]) -> Called:
@@ -56,6 +57,12 @@ def whole(handle: Callable[[Sequence[Item]], Awaitable[Sequence[bytes | Problem]
     return partial(_BatchedCaller, lambda items, answer: [all_of(items, answer)])
 
 
+def in_order(asked: Iterable[T | Problem], answers: Iterable[bytes | Problem]) -> list[bytes | Problem]:
+    """One answer per item, for `whole`: its own problem where it asked nothing valid, else the next of the answers."""
+    rest = iter(answers)
+    return [item if isinstance(item, Problem) else next(rest) for item in asked]
+
+
 def _failure(call_id: int, error: BaseException) -> Result:
     if isinstance(error, ProblemError):
         return Result(call_id=call_id, error_code=error.problem.code, error_message=error.problem.message)
@@ -73,19 +80,15 @@ class _BatchedCaller:
         self._results: Gather[Result] = Gather(
             lambda results: connection.send(Reply(results=results).SerializeToString())
         )
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Background()
         connection.send(b"")
 
     def take(self, message: bytes) -> None:
         for work in self._handler(Request.FromString(message).items, lambda results: self._results.put(*results)):
-            task = asyncio.create_task(work)
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running.spawn(work)
 
     def lost(self) -> None:
-        for task in self._running:
-            task.cancel()
+        self._running.cancel()
 
     async def leave(self) -> None:
-        if self._running:
-            await asyncio.wait(self._running)
+        await self._running.over()

@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import hiredis
@@ -48,9 +47,7 @@ class ConfigurationWatch(Generic[M]):
         self._stack.callback(watching.cancel)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
 
     def subscribe(self, callback: Callable[[M], None]) -> None:

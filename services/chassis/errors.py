@@ -7,9 +7,11 @@ row of its code and never invents a status of its own.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 from grpc import StatusCode
+
+T = TypeVar("T")
 
 
 class ErrorCode(StrEnum):
@@ -92,3 +94,10 @@ class ProblemError(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
         self.problem = problem
+
+
+def unwrap(result: T | Problem) -> T:
+    """The result. Raises ProblemError if it is a problem, for whoever answers in the caller's transport."""
+    if isinstance(result, Problem):
+        raise ProblemError(result)
+    return result

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -59,9 +58,7 @@ class LoopProducer:
         self._thread.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._producer:
             await asyncio.to_thread(self._producer.flush, 2.0)
         self._closing = True

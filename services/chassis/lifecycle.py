@@ -25,6 +25,7 @@ import uvloop
 
 from services.chassis import collector
 from services.chassis.admin import Drainable, admin_server
+from services.chassis.background import call_off
 from services.chassis.clock import monotonic
 from services.chassis.loop_watch import LoopWatch
 from services.chassis.metrics import loop_busy, loop_stalls
@@ -109,12 +110,9 @@ class Service(Generic[S]):
                 self.spawn("loop metrics", self._measure())
                 await stopping
             else:
-                starting.cancel()
-                await asyncio.gather(starting, return_exceptions=True)
+                await call_off([starting])
             await self._drain(settings.drain_s)
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await call_off(self._tasks)
             stopping.cancel()
         log.info("%s stopped", self.name)
 

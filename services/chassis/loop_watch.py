@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import time
-from types import TracebackType
 from typing import Self
 
 
@@ -28,9 +27,7 @@ class LoopWatch:
         self._task = asyncio.create_task(self._beat(), name="loop watch")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._task:
             self._task.cancel()
 

@@ -11,12 +11,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, Self, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from services.chassis.background import call_off
 from services.chassis.backoff import backoff
 
 log = logging.getLogger(__name__)
@@ -119,12 +119,9 @@ class Resp:
         self._keeper = asyncio.create_task(self._keep_connected(), name=f"redis {self._host}:{self._port}")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         if self._keeper:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await call_off([self._keeper])
         wire, self._wire = self._wire, None
         if wire and wire.transport:
             wire.transport.close()

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from millrace.config.v1.config_pb2 import Snapshot
+from services.chassis.background import Background
 from services.dispatcher.pool_actor import PoolActor
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ class Pools:
     def __init__(self, make: Callable[[str], PoolActor]) -> None:
         self._make = make
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving = Background()
         self._open = True
         self.actors: dict[str, PoolActor] = {}
 
@@ -43,11 +44,10 @@ class Pools:
         self._open = False
         for name in tuple(self.actors):
             self._stop(name)
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._leaving.over()
 
     def _stop(self, name: str) -> None:
         task = self._running.pop(name)
         task.cancel()
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving.keep(task)
         del self.actors[name]

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from services.gateway import openapi
-from services.gateway.completions import ChatCompletions
+from services.gateway.admission.doorkeeper import Doorkeeper
+from services.gateway.admission.limiting import Limiting
+from services.gateway.admission.submitting import Submitting
 from services.gateway.core.identity import Directory
 from services.gateway.core.messages import Hello
-from services.gateway.departures import Departures
-from services.gateway.doorkeeper import Doorkeeper
-from services.gateway.http import MAX_BODY, HttpApi, ServeWebSocket, errors, page_routes
-from services.gateway.limiting import Limiting
-from services.gateway.mailbox import Mailboxes
-from services.gateway.places import Places
+from services.gateway.grpc.servicer import GatewayInference
+from services.gateway.http import openapi, page
+from services.gateway.http.completions import ChatCompletions
+from services.gateway.http.native import NativeApi
+from services.gateway.http.requests import MAX_BODY
+from services.gateway.http.responses import errors
+from services.gateway.http.task_stream import TaskStream
 from services.gateway.ports import (
     Accept,
     Check,
@@ -24,15 +26,16 @@ from services.gateway.ports import (
     Signals,
     Store,
     TicketStore,
-    WebSocketLimits,
 )
-from services.gateway.readers import Readers
-from services.gateway.servicer import GatewayInference
-from services.gateway.session import SessionContext
+from services.gateway.reading.departures import Departures
+from services.gateway.reading.mailbox import Mailboxes
+from services.gateway.reading.places import Places
+from services.gateway.reading.readers import Readers
+from services.gateway.reading.tasks import Tasks
 from services.gateway.settings import GatewaySettings
-from services.gateway.submitting import Submitting
-from services.gateway.task_stream import TaskStream
-from services.gateway.tasks import Tasks
+from services.gateway.websocket.connection import ServeWebSocket, WebSocketLimits
+from services.gateway.websocket.door import WebSocketDoor
+from services.gateway.websocket.session import SessionContext
 from services.limits.core.gcra import Limit
 from services.tasklog.ports import TaskControl, TokenLog
 
@@ -98,26 +101,23 @@ class Gateway:
         self.sessions = SessionContext(hello=hello, submitting=submitting, tasks=tasks, readers=self.readers)
         handshakes = Limit(settings.handshakes_per_s, 1.0, settings.handshake_burst)
         doorkeeper = Doorkeeper(world.directory, world.tickets, handshakes)
-        api = HttpApi(
-            directory=world.directory,
-            doorkeeper=doorkeeper,
-            submitting=submitting,
-            tasks=tasks,
-            places=self.places,
-            sessions=self.sessions,
-            serve_websocket=serve_websocket,
-            websocket_limits=WebSocketLimits(
-                max_frame_bytes=settings.max_frame_bytes,
-                high_water=settings.high_water_bytes,
-                low_water=settings.high_water_bytes // 4,
-                heartbeat_s=settings.heartbeat_s,
-            ),
+        native = NativeApi(
+            directory=world.directory, doorkeeper=doorkeeper, submitting=submitting, tasks=tasks, places=self.places
         )
+        websocket_limits = WebSocketLimits(
+            max_frame_bytes=settings.max_frame_bytes,
+            high_water=settings.high_water_bytes,
+            low_water=settings.high_water_bytes // 4,
+            heartbeat_s=settings.heartbeat_s,
+        )
+        websocket = WebSocketDoor(doorkeeper, self.sessions, serve_websocket, websocket_limits)
         self.mailboxes = Mailboxes(self.readers)
-        stream = TaskStream(api, tasks, self.mailboxes, heartbeat_s=settings.heartbeat_s)
-        chat = ChatCompletions(api, submitting, tasks, self.mailboxes, heartbeat_s=settings.heartbeat_s)
+        stream = TaskStream(doorkeeper, tasks, self.mailboxes, heartbeat_s=settings.heartbeat_s)
+        chat = ChatCompletions(doorkeeper, submitting, tasks, self.mailboxes, heartbeat_s=settings.heartbeat_s)
         self.app = web.Application(middlewares=[errors], client_max_size=MAX_BODY)
-        self.app.add_routes([*api.routes(), *stream.routes(), *chat.routes(), *openapi.routes(), *page_routes()])
+        self.app.add_routes(
+            [*websocket.routes(), *native.routes(), *stream.routes(), *chat.routes(), *openapi.routes(), *page.routes()]
+        )
         self.inference = GatewayInference(doorkeeper, submitting, tasks, self.places, self.mailboxes)
 
     def leave(self, reconnect_s: float) -> None:

@@ -22,18 +22,18 @@ from services.chassis.grpc_server import grpc_server
 from services.chassis.lifecycle import Service, run
 from services.chassis.metrics import config_age
 from services.chassis.resp import RedisAwayError, Resp
-from services.gateway import servicer
 from services.gateway.adapters.batched_call import batched_call
 from services.gateway.adapters.redis_presence import RedisPresence
 from services.gateway.adapters.redis_ticket_store import RedisTicketStore
 from services.gateway.assembly import Gateway, World
 from services.gateway.core.identity import Directory
-from services.gateway.frames_servicer import frames_methods
-from services.gateway.gc_policy import GcPolicy
-from services.gateway.http_server import http_server
+from services.gateway.grpc import servicer
+from services.gateway.http.server import http_server
+from services.gateway.reading.frames_servicer import frames_methods
 from services.gateway.settings import GatewaySettings
-from services.gateway.slim_websocket import SlimServer
-from services.gateway.websocket import serve_aiohttp
+from services.gateway.websocket.aiohttp_connection import serve_aiohttp
+from services.gateway.websocket.gc_policy import GcPolicy
+from services.gateway.websocket.slim_connection import SlimServer
 from services.pools.owner_lookup import OwnerLookup
 from services.pools.signals_listener import SignalsListener
 from services.tasklog.adapters.redis_task_control import RedisTaskControl

@@ -7,11 +7,11 @@ longer than `SILENCE_S` belongs to a dispatcher that is stopped or cut off: the 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Final, Self
 
 from millrace.dispatch.v1 import dispatch_pb2
 from millrace.dispatch.v1.dispatch_pb2 import PoolSignal, SignalsRequest, SignalsUpdate, TaskStatus
+from services.chassis.background import call_off
 from services.chassis.backoff import backoff
 from services.chassis.clock import monotonic
 from services.chassis.framed_client import Line, dial
@@ -92,14 +92,10 @@ class SignalsListener:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         tasks = list(self._tasks.values())
         self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await call_off(tasks)
 
     def follow(self, pools: Iterable[str]) -> None:
         """Follow exactly these pools from now on."""

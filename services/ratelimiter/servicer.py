@@ -1,12 +1,13 @@
 """How the rate limiter is spoken to: `millrace.limits.v1.RateLimiter`."""
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 
 from google.protobuf.message import DecodeError
 
 from millrace.batch.v1.batch_pb2 import Item
 from millrace.limits.v1 import limits_pb2 as pb
-from services.chassis.batched_server import whole
+from services.chassis.batched_server import in_order, whole
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
 from services.chassis.framed_server import Called
@@ -37,18 +38,13 @@ class RateLimiterServicer:
         asked = [_asked(item) for item in items]
         valid = [buckets for buckets in asked if not isinstance(buckets, Problem)]
         try:
-            decisions = iter(await self._store.decide(valid))
+            decisions = await self._store.decide(valid)
         except RedisAwayError as reason:
-            away = Problem(ErrorCode.UNAVAILABLE, f"the limits cannot be read: {reason}")
-            return [buckets if isinstance(buckets, Problem) else away for buckets in asked]
-        answers: list[bytes | Problem] = []
-        for buckets in asked:
-            if isinstance(buckets, Problem):
-                answers.append(buckets)
-                continue
-            decision = next(decisions)
+            return in_order(asked, repeat(Problem(ErrorCode.UNAVAILABLE, f"the limits cannot be read: {reason}")))
+        for decision in decisions:
             (self._allowed if decision.allowed else self._limited).inc()
-            answers.append(reply_of(buckets, decision).SerializeToString())
+        replies = (reply_of(buckets, said).SerializeToString() for buckets, said in zip(valid, decisions, strict=True))
+        answers = in_order(asked, replies)
         limiter_batch_seconds.observe(monotonic() - began)
         return answers
 

@@ -6,7 +6,6 @@ is `unavailable`, which means that the same key will find out. The state `accept
 claim counts as queued.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from random import random
 from millrace.cache.v1.cache_pb2 import Answer
 from millrace.router.v1.router_pb2 import Accepted, AcceptReply, AcceptRequest, Rejected
 from millrace.task.v1.task_pb2 import CACHE_MARK_EXACT, Outcome, Task
+from services.chassis.background import Background
 from services.chassis.clock import monotonic, now
 from services.chassis.deadline import remaining
 from services.chassis.errors import ErrorCode, Problem, ProblemError
@@ -54,7 +54,7 @@ class Acceptance:
         self._writer = writer
         self._jitter = jitter
         self._leaders = Leaders(world.control)
-        self._behind: set[asyncio.Task[None]] = set()
+        self._behind = Background()
         self.routes: Routes | None = None
 
     async def accept(self, request: AcceptRequest, deadline: float) -> AcceptReply:
@@ -92,7 +92,7 @@ class Acceptance:
 
     async def drained(self) -> None:
         """Wait for the states that are still being written."""
-        await asyncio.gather(*self._behind, return_exceptions=True)
+        await self._behind.over()
 
     async def _plan(self, task: Task, *, answered: bool) -> str | Problem:
         """The task's pool, or why it is refused. A follower whose leader cannot be found runs by itself."""
@@ -158,9 +158,7 @@ class Acceptance:
         return not isinstance(ended, Fenced)
 
     def _later(self, write: Callable[[str], Awaitable[None]], task: str) -> None:
-        behind = asyncio.ensure_future(self._write(write, task))
-        self._behind.add(behind)
-        behind.add_done_callback(self._behind.discard)
+        self._behind.spawn(self._write(write, task))
 
     async def _write(self, write: Callable[[str], Awaitable[None]], task: str) -> None:
         try:

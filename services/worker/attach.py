@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from millrace.dispatch.v1 import dispatch_pb2
 from millrace.dispatch.v1.dispatch_pb2 import DispatcherEvent, DispatcherMessage, Hello, WorkerEvent, WorkerMessage
+from services.chassis.background import call_off
 from services.chassis.backoff import backoff
 from services.chassis.framed_client import Line, dial
 from services.chassis.framing import method
@@ -122,9 +123,7 @@ class Attach:
             for reason in done:
                 reason.result()
         finally:
-            for reason in reasons:
-                reason.cancel()
-            await asyncio.gather(*reasons, return_exceptions=True)
+            await call_off(reasons)
 
     async def _follow(self, owner: Owner) -> None:
         """Return once the lease names another owner than the one that speaks on the stream."""

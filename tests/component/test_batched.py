@@ -16,6 +16,7 @@ from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.chassis.framed_server import framed_server
 from services.chassis.framing import method
+from tests.support.waiting import eventually
 
 CHECK = method(limits_pb2, "RateLimiter", "Check")
 
@@ -62,9 +63,7 @@ async def served(echo, port=0, *, grace_s=0.0):
 @asynccontextmanager
 async def client_of(*ports):
     async with BatchedClient([f"127.0.0.1:{p}" for p in ports], CHECK) as client:
-        async with asyncio.timeout(5):
-            while not all(replica.up for replica in client._replicas):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: all(replica.up for replica in client._replicas))
         yield client
 
 
@@ -244,9 +243,7 @@ async def test_work_for_a_caller_that_went_is_dropped():
             waiting = asyncio.create_task(client.call(b"slow", now() + 30))
             await asyncio.sleep(0.05)
         waiting.cancel()
-        async with asyncio.timeout(5):
-            while not echo.cancelled:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: echo.cancelled)
 
 
 async def test_a_server_that_accepts_but_says_nothing_is_not_up():
@@ -282,9 +279,7 @@ async def test_a_server_that_falls_silent_is_connected_to_anew(monkeypatch):
         for _ in range(3):
             with pytest.raises(ProblemError):
                 await client.call(b"a", now() + 0.08)
-        async with asyncio.timeout(5):
-            while len(connections) < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(connections) >= 2)
 
 
 async def test_whoever_speaks_another_language_is_cut_off():

@@ -17,6 +17,7 @@ from services.chassis.errors import ErrorCode, ProblemError
 from services.chassis.framed_server import framed_server
 from services.chassis.framing import method
 from services.chassis.resp import RedisAwayError, Resp
+from tests.support.waiting import eventually
 
 
 class Caller:
@@ -50,9 +51,8 @@ async def serving(*stores):
             address = [f"127.0.0.1:{server.port}"]
             lookups = await stack.enter_async_context(BatchedClient(address, method(pb, "Cache", "Lookup")))
             saves = await stack.enter_async_context(BatchedClient(address, method(pb, "Cache", "Store")))
-            async with asyncio.timeout(5):
-                while not (lookups.ready and saves.ready):
-                    await asyncio.sleep(0.01)
+            for client in (lookups, saves):
+                await eventually(lambda client=client: client.ready)
             callers.append(Caller(lookups, saves))
         yield callers
 

@@ -29,6 +29,7 @@ from services.client.errors import (
     UnknownTaskError,
 )
 from tests.support.fake_gateway import KEY, FakeGateway, FakePlatform, ServedGateway, answer_of, error
+from tests.support.waiting import eventually
 
 QUICK = Patience(tries=6, first_s=0.002, longest_s=0.02)
 PROMPT = "a prompt"
@@ -271,9 +272,7 @@ async def test_a_reader_that_stops_early_closes_its_connection(replicas: Replica
             break
     await stream.aclose()
     await client.close()
-    async with asyncio.timeout(5):
-        while any(gateway.sockets for gateway in replicas.gateways):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not any(gateway.sockets for gateway in replicas.gateways))
     assert len(asyncio.all_tasks()) <= before + 4
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
+from functools import partial
 
 import pytest
 from google.protobuf.message import Message
@@ -34,7 +35,8 @@ from services.chassis.resp import RedisAwayError
 from services.dispatcher.core.task_table import TaskTable
 from services.pools.signals_listener import SignalsListener
 from services.tasklog.core.entries import Header
-from tests.support.dispatch_room import POOL, FakeWorker, Room, answer, eventually, fail
+from tests.support.dispatch_room import POOL, FakeWorker, Room, answer, fail
+from tests.support.waiting import eventually
 
 
 async def test_an_accepted_task_runs_once_and_its_offset_is_committed():
@@ -56,7 +58,7 @@ async def test_an_accepted_task_runs_once_and_its_offset_is_committed():
 async def test_a_poisoned_task_stops_after_its_attempts_and_blocks_nobody():
     """A task that fails each time is buried after `max_attempts` with its history; others go on meanwhile."""
     async with Room(max_attempts=3) as room:
-        await room.dispatcher()
+        dispatcher = await room.dispatcher()
 
         async def behave(worker: FakeWorker, assign: Assign) -> Finished | None:
             return await (fail() if assign.task.id == "poison" else answer("fine"))(worker, assign)
@@ -73,6 +75,7 @@ async def test_a_poisoned_task_stops_after_its_attempts_and_blocks_nobody():
         assert ran.count("poison") == 3
         assert [d.task.id for d in room.lanes.dead] == ["poison"]
         assert len(room.lanes.dead[0].history) == 3
+        assert dispatcher.actor.owner.scheduler.table.dead == 1
         await eventually(lambda: room.committed() == 11)
 
 
@@ -360,9 +363,7 @@ async def test_a_follower_takes_no_slot_and_ends_with_its_leaders_answer():
         twins = [await room.submit(room.task(joined=leader.id)) for _ in range(3)]
         await eventually(lambda: worker.running)
         for twin in twins:
-            async with asyncio.timeout(5):
-                while not (entries := await room.log.read(twin.id)):
-                    await asyncio.sleep(0.005)
+            entries = await eventually(partial(room.log.read, twin.id))
             assert [e.follows for e in entries if isinstance(e, Header)] == [leader.id]
         hold.set()
         led = await room.ended(leader)

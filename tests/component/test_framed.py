@@ -11,8 +11,9 @@ from services.chassis.framed_client import RefusedError, dial
 from services.chassis.framed_server import framed_server, refuse
 from services.chassis.framing import FramedConnection, method
 from services.chassis.gather import Gather
-from services.gateway.frames_servicer import HELD, frames_methods
-from services.gateway.readers import STRIDE
+from services.gateway.reading.frames_servicer import HELD, frames_methods
+from services.gateway.reading.readers import STRIDE
+from tests.support.waiting import eventually
 
 PUSH = method(frames_pb2, "Frames", "Push")
 
@@ -58,12 +59,6 @@ async def talk(methods, name, on_message=lambda _: None):
         yield line
 
 
-async def until(condition, within_s=5.0):
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_both_ends_hear_every_message_in_order():
     """Whatever its size, the empty one too."""
     said, heard = [b"a", b"", b"x" * 300_000, b"b"], []
@@ -71,7 +66,7 @@ async def test_both_ends_hear_every_message_in_order():
         for message in said:
             line.send(message)
         await line.listening()
-        await until(lambda: len(heard) == len(said))
+        await eventually(lambda: len(heard) == len(said))
     assert heard == said
 
 
@@ -118,7 +113,7 @@ async def test_a_server_that_stops_says_what_it_owes():
     async with dial(f"127.0.0.1:{server.port}", "parrot", heard.append) as line:
         line.send(b"late")
         line.send(b"now")
-        await until(lambda: heard == [b"now"])
+        await eventually(lambda: heard == [b"now"])
         await serving.__aexit__(None, None, None)
         await line.over(5.0)
     assert heard == [b"now", b"late"]
@@ -131,10 +126,10 @@ async def test_what_gathers_within_the_gap_is_sent_together():
     gather = Gather(lambda items: sent.append((loop.time(), items)), 0.05)
     for n in range(3):
         gather.put(n)
-    await until(lambda: sent)
+    await eventually(lambda: sent)
     gather.put(3)
     gather.put(4, 5)
-    await until(lambda: len(sent) == 2)
+    await eventually(lambda: len(sent) == 2)
     assert [items for _, items in sent] == [[0, 1, 2], [3, 4, 5]]
     assert sent[1][0] - sent[0][0] >= 0.045
     gather.put(6)

@@ -13,6 +13,7 @@ from millrace.config.v1.config_pb2 import Limit
 from millrace.limits.v1.limits_pb2 import BucketState, CheckReply, CheckRequest
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest, Rejected
 from tests.support.gateway_lab import Lab, LabSocket, lab, snapshot
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ async def leave(it: Lab, socket: LabSocket) -> None:
     """The client goes without a word, and the gateway notices."""
     before = len(it.gateway.sessions.sessions)
     await socket.raw.close()
-    await it.until(lambda: len(it.gateway.sessions.sessions) < before)
+    await eventually(lambda: len(it.gateway.sessions.sessions) < before)
 
 
 async def test_keep_keeps_and_cancel_cancels(it: Lab) -> None:
@@ -192,7 +193,7 @@ async def test_keep_keeps_and_cancel_cancels(it: Lab) -> None:
     task = (await cancelling.submit(on_disconnect="cancel"))["task"]
     await leave(it, keeping)
     await leave(it, cancelling)
-    await it.until(lambda: it.signals.cancels == [("tiny", task)])
+    await eventually(lambda: it.signals.cancels == [("tiny", task)])
 
 
 async def test_a_client_that_comes_back_in_time_keeps_its_task(it: Lab) -> None:
@@ -207,11 +208,11 @@ async def test_a_client_that_comes_back_in_time_keeps_its_task(it: Lab) -> None:
         await leave(it, socket)
     again = await it.socket()
     await again.send(t="resume", task=back)
-    await it.until(lambda: it.signals.cancels)
+    await eventually(lambda: it.signals.cancels)
     await asyncio.sleep(0.1)
     assert it.signals.cancels == [("tiny", lost)]
     it.presence.elsewhere.clear()
-    await it.until(lambda: len(it.signals.cancels) == 2)
+    await eventually(lambda: len(it.signals.cancels) == 2)
     assert it.signals.cancels[1] == ("tiny", elsewhere)
 
 
@@ -240,5 +241,5 @@ async def test_a_client_that_leaves_before_the_acknowledgment_still_has_a_policy
     await socket.until("pong")
     await leave(it, socket)
     gate.set()
-    await it.until(lambda: it.signals.cancels)
+    await eventually(lambda: it.signals.cancels)
     assert [task for _, task in it.signals.cancels] == list(it.backend.tasks)

@@ -15,6 +15,7 @@ from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest, Rejected
 from millrace.task.v1.task_pb2 import OUTCOME_KIND_FAILED, Outcome
 from services.chassis.errors import ERRORS, ErrorCode
 from tests.support.gateway_lab import KEY, Lab, lab
+from tests.support.waiting import eventually
 
 AUTH = (("authorization", f"Bearer {KEY}"),)
 REFUSALS = sorted(set(ErrorCode) - {ErrorCode.RESTARTED, ErrorCode.UNAUTHENTICATED})
@@ -89,7 +90,7 @@ async def test_an_end_without_an_answer_has_the_same_name_on_every_transport(it:
     assert (view.state, view.outcome.error_code) == ("failed", code)
     body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
     asking = asyncio.create_task(over_http(it, "/v1/chat/completions", body))
-    await it.until(lambda: len(it.backend.tasks) == 2)
+    await eventually(lambda: len(it.backend.tasks) == 2)
     await it.answer(list(it.backend.tasks)[1], "half", outcome=outcome)
     status, answer = await asking
     assert (status, answer["code"]) == (row.http, code)

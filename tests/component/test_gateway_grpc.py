@@ -15,8 +15,9 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from millrace.inference.v1 import inference_pb2 as pb
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest, Rejected
 from millrace.task.v1.task_pb2 import Message, OnDisconnect, PriorityClass
-from services.gateway.servicer import SERVICE
+from services.gateway.grpc.servicer import SERVICE
 from tests.support.gateway_lab import KEY, OTHER_KEY, Lab, lab
+from tests.support.waiting import eventually
 
 AUTH = (("authorization", f"Bearer {KEY}"),)
 
@@ -84,8 +85,8 @@ async def test_a_cancelled_generate_obeys_its_policy(it: Lab) -> None:
     cancelled, _ = it.backend.tasks
     for call in calls:
         call.cancel()
-    await it.until(lambda: it.signals.cancels == [("tiny", cancelled)])
-    await it.until(lambda: not it.gateway.readers._feeds.by_task)
+    await eventually(lambda: it.signals.cancels == [("tiny", cancelled)])
+    await eventually(lambda: not it.gateway.readers._feeds.by_task)
     assert len(it.signals.cancels) == 1
 
 

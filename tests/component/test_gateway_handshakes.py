@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.gateway import http_server
+from services.gateway.http import server
 from services.gateway.settings import GatewaySettings
 from tests.support.gateway_lab import lab
 
@@ -24,7 +24,7 @@ async def test_an_address_may_knock_so_often_and_no_more() -> None:
 
 async def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who connects and asks nothing, or never ends its request's head, is cut off; a kept connection that asked is not."""
-    monkeypatch.setattr(http_server, "AUTHENTICATE_S", 0.5)
+    monkeypatch.setattr(server, "AUTHENTICATE_S", 0.5)
     async with lab() as it:
         host, port = it.http.removeprefix("http://").split(":")
         silent, writer = await asyncio.open_connection(host, int(port))

@@ -13,9 +13,10 @@ from aiohttp import ClientResponse
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest, Rejected
 from millrace.task.v1.task_pb2 import OUTCOME_KIND_FAILED, Outcome
-from services.gateway import places
+from services.gateway.reading import places
 from services.gateway.settings import GatewaySettings
 from tests.support.gateway_lab import KEY, OTHER_KEY, Lab, lab
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def events(response: ClientResponse) -> AsyncIterator[dict[str, str]]:
 
 async def soon(it: Lab, count: int = 1) -> str:
     """The id of the task that was accepted last, once there are so many."""
-    await it.until(lambda: len(it.backend.tasks) >= count)
+    await eventually(lambda: len(it.backend.tasks) >= count)
     return list(it.backend.tasks)[-1]
 
 
@@ -76,7 +77,7 @@ async def test_a_waiting_task_has_a_place(it: Lab, monkeypatch: pytest.MonkeyPat
     """GET asks the pool's owner for position and eta, and does without when it says nothing."""
     _, body = await call(it, "POST", "/v1/tasks", {"model": "tiny", "input": "hi"})
     asking = asyncio.create_task(call(it, "GET", f"/v1/tasks/{body['task']}"))
-    await it.until(lambda: it.signals.watched)
+    await eventually(lambda: it.signals.watched)
     it.gateway.places.on_status(TaskStatus(task=body["task"], state="queued", position=7, eta_s=2.5))
     _, view = await asking
     assert (view["state"], view["position"], view["eta_s"]) == ("queued", 7, 2.5)
@@ -276,7 +277,7 @@ async def test_a_break_in_the_middle_is_a_typed_error(it: Lab, sdk: openai.Async
     worker = it.worker(task)
     await worker.begin(5)
     await worker.write("half")
-    await it.until(lambda: it.gateway.readers.of(task)[0].cursor.offset)
+    await eventually(lambda: it.gateway.readers.of(task)[0].cursor.offset)
     await worker.begin(6)
     await worker.write("anew")
     with pytest.raises(openai.APIError) as broken:
@@ -321,11 +322,11 @@ async def test_an_openai_client_that_leaves_cancels_its_task(it: Lab, sdk: opena
     )
     task = await soon(it)
     asking.cancel()
-    await it.until(lambda: it.signals.cancels == [("tiny", task)])
+    await eventually(lambda: it.signals.cancels == [("tiny", task)])
     stream = await sdk.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "ho"}], stream=True)
     second = await soon(it, 2)
     await stream.close()
-    await it.until(lambda: ("tiny", second) in it.signals.cancels)
+    await eventually(lambda: ("tiny", second) in it.signals.cancels)
 
 
 async def test_models_are_listed_for_openai_clients(sdk: openai.AsyncOpenAI) -> None:

@@ -9,10 +9,10 @@ import pytest
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.frames.v1.frames_pb2 import Frame
 from millrace.task.v1.task_pb2 import CACHE_MARK_COALESCED, OUTCOME_KIND_COMPLETED, Outcome, Route
-from services.gateway import readers as readers_module
-from services.gateway.reader import Reader
-from services.gateway.readers import Readers
-from services.gateway.replay import LOOK_S
+from services.gateway.reading import readers as readers_module
+from services.gateway.reading.reader import Reader
+from services.gateway.reading.readers import Readers
+from services.gateway.reading.replay import LOOK_S
 from services.tasklog.adapters.memory_task_control import MemoryTaskControl
 from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.core.entries import Delta, Header, Terminal
@@ -71,7 +71,7 @@ class Desk:
 
     async def settle(self) -> None:
         """Let every read that was begun come to its end."""
-        while work := [t for t in self.readers._work if not t.done()]:
+        while work := [t for t in self.readers._work._tasks if not t.done()]:
             await asyncio.gather(*work)
 
     async def sweep(self, after_s: float = 1.1) -> None:

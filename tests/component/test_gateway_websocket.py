@@ -9,6 +9,7 @@ from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
 from services.gateway.settings import GatewaySettings
 from tests.support.gateway_lab import OTHER_KEY, Lab, LabSocket, lab, seconds_pass
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(params=["slim", "aiohttp"])
@@ -225,7 +226,7 @@ async def test_cancel_is_written_before_it_is_told(it: Lab) -> None:
     socket = await it.socket()
     task = (await socket.submit())["task"]
     await socket.send(t="cancel", task=task)
-    await it.until(lambda: it.signals.cancels == [("tiny", task)])
+    await eventually(lambda: it.signals.cancels == [("tiny", task)])
     assert await it.log.cancel_wished(task)
 
 
@@ -246,7 +247,7 @@ async def test_seen_shortens_the_retention(it: Lab) -> None:
     await it.answer(task, "text")
     await socket.until("done")
     await socket.send(t="seen", task=task)
-    await it.until(lambda: kept == [(task, 30.0)])
+    await eventually(lambda: kept == [(task, 30.0)])
 
 
 async def test_a_connection_reads_so_many_tasks_and_no_more(it: Lab) -> None:
@@ -283,7 +284,7 @@ async def test_a_leaving_gateway_says_so_and_its_tasks_go_on(it: Lab) -> None:
         session.go_away(1.5)
     assert (await socket.until("going_away"))["reconnect_in_s"] == 1.5
     assert await socket.closed() == 1012
-    await it.until(lambda: not it.gateway.sessions.sessions)
+    await eventually(lambda: not it.gateway.sessions.sessions)
     assert not it.signals.cancels
 
 

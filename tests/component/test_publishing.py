@@ -22,6 +22,7 @@ from services.chassis.configuration import ConfigurationWatch
 from services.chassis.resp import RedisAwayError, Resp
 from services.pools.topics import Lanes, TopicsError
 from tests.support.components import free_port
+from tests.support.waiting import eventually
 
 GROUP = "millrace.dev/v1alpha1"
 SPACE = "models"
@@ -57,14 +58,6 @@ def secret(name="acme", key=KEY):
 def deleting(body):
     metadata = body["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": str(next(NUMBERS))}
     return {**body, "metadata": metadata}
-
-
-async def until(check, within=5.0):
-    """The first true answer of `check`."""
-    async with asyncio.timeout(within):
-        while not (found := check()):
-            await asyncio.sleep(0.002)
-        return found
 
 
 class MemoryRedis:
@@ -205,7 +198,7 @@ async def test_an_applied_tenant_is_with_the_services_within_100_ms(real):
     """From the store's event to the watch that every service has; a deleted one is out in the same time."""
     url, redis = real
     async with Room(pool(), route(), redis=redis) as room, ConfigurationWatch(url, Snapshot.FromString) as watch:
-        await until(lambda: watch.current and watch.current.routes)
+        await eventually(lambda: watch.current and watch.current.routes)
         await asyncio.sleep(0.1)
         times = []
         for number in range(5):
@@ -215,7 +208,7 @@ async def test_an_applied_tenant_is_with_the_services_within_100_ms(real):
                     room.put(tenant(generation=number + 1))
                 else:
                     room.drop("Tenant", "acme")
-                await until(lambda before=before: watch.current is not before)
+                await eventually(lambda before=before: watch.current is not before)
                 times.append(monotonic() - at)
                 assert bool(watch.current.tenants) == applied
                 await asyncio.sleep(0.07)
@@ -225,12 +218,12 @@ async def test_an_applied_tenant_is_with_the_services_within_100_ms(real):
 async def test_changes_in_a_burst_are_published_together():
     """The first at once, the others with the next."""
     async with Room() as room:
-        await until(lambda: room.redis.told)
+        await eventually(lambda: room.redis.told)
         await asyncio.sleep(0.1)
         for number in range(30):
             room.put(tenant(f"t{number}"))
             await asyncio.sleep(0.002)
-        await until(lambda: len(room.names) == 30)
+        await eventually(lambda: len(room.names) == 30)
         assert len(room.redis.told) < 10
 
 
@@ -238,36 +231,36 @@ async def test_changes_in_a_burst_are_published_together():
 async def test_a_redis_that_lost_the_snapshot_gets_it_from_the_operator_again(quick, loss):
     """Also one that came back with an older one, or with nonsense."""
     async with Room(tenant()) as room:
-        await until(lambda: room.names)
+        await eventually(lambda: room.names)
         held = room.redis.held["cfg:snapshot"]
         room.redis.held["cfg:snapshot"] = loss
-        await until(lambda: room.redis.held["cfg:snapshot"] == held)
+        await eventually(lambda: room.redis.held["cfg:snapshot"] == held)
         assert room.redis.told == [room.redis.snapshot.version] * 2
 
 
 async def test_a_redis_that_is_away_is_said_once_and_made_up_for(quick, caplog):
     """/readyz says it as well; the news of a tenant in it wait."""
     async with Room(tenant()) as room:
-        await until(room.publishing.published)
+        await eventually(room.publishing.published)
         room.redis.away = True
-        await until(lambda: not room.publishing.published())
+        await eventually(lambda: not room.publishing.published())
         room.put(tenant("late"))
-        await until(lambda: room.status("Tenant", "late"))
+        await eventually(lambda: room.status("Tenant", "late"))
         ready = room.status("Tenant", "late")["Ready"]
         assert (ready["status"], ready["reason"]) == ("False", Reason.NOT_PUBLISHED)
         assert room.status("Tenant", "acme")["Ready"]["status"] == "True"
         room.redis.away = False
-        await until(lambda: "late" in room.names and room.publishing.published())
-        await until(lambda: room.status("Tenant", "late")["Ready"]["status"] == "True")
+        await eventually(lambda: "late" in room.names and room.publishing.published())
+        await eventually(lambda: room.status("Tenant", "late")["Ready"]["status"] == "True")
     assert sum("Redis is away" in one.message for one in caplog.records) == 1
 
 
 async def test_an_equal_snapshot_is_left_alone_by_the_next_operator():
     """Nobody is told twice."""
     async with Room(pool(), tenant()) as room:
-        await until(lambda: room.names)
+        await eventually(lambda: room.names)
     async with Room(pool(), tenant(), redis=room.redis) as other:
-        await until(other.publishing.published)
+        await eventually(other.publishing.published)
         assert len(room.redis.told) == 1
 
 
@@ -280,8 +273,8 @@ async def test_a_standby_writes_nothing_and_goes_on_from_the_same_state(quick):
         assert (room.redis.held, room.cluster.statuses, room.lanes) == ({}, [], [])
         assert room.publishing.published()
         room.lead = True
-        await until(lambda: room.pools == ["tiny"] and room.names == ["acme"])
-        await until(lambda: room.status("Tenant", "acme"))
+        await eventually(lambda: room.pools == ["tiny"] and room.names == ["acme"])
+        await eventually(lambda: room.status("Tenant", "acme"))
         assert "(generation 3) stays in force" in room.status("Tenant", "acme")["Accepted"]["message"]
 
 
@@ -289,12 +282,12 @@ async def test_a_pool_that_is_being_deleted_stays_until_it_is_gone():
     """Its workers finish what they do; a tenant is out as soon as somebody deletes it."""
     first, other = pool(), tenant()
     async with Room(first, other) as room:
-        await until(lambda: room.names)
+        await eventually(lambda: room.names)
         room.put(deleting(first), deleting(other))
-        await until(lambda: not room.names)
+        await eventually(lambda: not room.names)
         assert room.pools == ["tiny"]
         room.drop("WorkerPool", "tiny")
-        await until(lambda: not room.pools)
+        await eventually(lambda: not room.pools)
 
 
 # -- lanes --------------------------------------------------------------------------------------------------------------
@@ -309,27 +302,27 @@ async def test_a_pool_enters_the_snapshot_when_its_lanes_exist(quick):
             raise TopicsError(kafka["trouble"])
 
     async with Room(pool(), route(), pool("new"), route("new", "new"), ensure=ensure) as room:
-        await until(lambda: room.pools == ["tiny"])
-        await until(lambda: room.verdicts["new"].rule == "Kafka cannot be reached")
+        await eventually(lambda: room.pools == ["tiny"])
+        await eventually(lambda: room.verdicts["new"].rule == "Kafka cannot be reached")
         assert room.verdicts["new"].reason is Reason.NO_LANES
         assert room.verdicts["tiny"].accepted
-        await until(lambda: room.status("ModelRoute", "new"))
+        await eventually(lambda: room.status("ModelRoute", "new"))
         assert "WorkerPool `new` waits for its Kafka topics" in room.status("ModelRoute", "new")["Accepted"]["message"]
         kafka["trouble"] = ""
-        await until(lambda: room.pools == ["new", "tiny"] and len(room.redis.snapshot.routes) == 2)
-        await until(lambda: room.verdicts["new"].accepted)
+        await eventually(lambda: room.pools == ["new", "tiny"] and len(room.redis.snapshot.routes) == 2)
+        await eventually(lambda: room.verdicts["new"].accepted)
 
 
 async def test_pools_in_the_snapshot_wait_for_no_lanes_when_the_operator_starts(quick):
     """A broker that is away at that moment takes nobody out of service."""
     async with Room(pool(), route()) as room:
-        await until(lambda: room.pools)
+        await eventually(lambda: room.pools)
 
     async def refuse(pool):
         raise TopicsError("Kafka cannot be reached")
 
     async with Room(pool(), route(), tenant(), redis=room.redis, ensure=refuse) as other:
-        await until(lambda: other.names)
+        await eventually(lambda: other.names)
         assert other.pools == ["tiny"]
         assert other.verdicts["tiny"].accepted
 
@@ -343,22 +336,22 @@ async def test_who_does_not_lead_any_more_makes_no_lanes(quick):
         raise TopicsError("Kafka cannot be reached")
 
     async with Room(pool(), ensure=refuse) as room:
-        await until(lambda: len(tries) > 2)
+        await eventually(lambda: len(tries) > 2)
         room.lead = False
         await asyncio.sleep(3 * p.LOOK_S)
         before = len(tries)
         await asyncio.sleep(0.1)
         assert len(tries) == before
         room.lead = True
-        await until(lambda: len(tries) > before)
+        await eventually(lambda: len(tries) > before)
 
 
 async def test_verdicts_of_pools_are_told_when_they_are_new(quick):
     """With the generation that they are about; a status that is written makes none."""
     async with Room(pool()) as room:
-        await until(lambda: room.verdicts.get("tiny") and room.verdicts["tiny"].accepted)
+        await eventually(lambda: room.verdicts.get("tiny") and room.verdicts["tiny"].accepted)
         room.put(pool(generation=2, slots=0))
-        await until(lambda: room.verdicts["tiny"].generation == 2)
+        await eventually(lambda: room.verdicts["tiny"].generation == 2)
         assert room.verdicts["tiny"].message.startswith(
             "spec.concurrency.slots: Expected `int` >= 1; the version before"
         )
@@ -398,48 +391,48 @@ async def test_a_key_outlives_its_secret_for_an_hour_also_over_a_restart(quick):
         return [key.sha256 for one in room.redis.snapshot.tenants for key in one.keys]
 
     async with Room(secret(), referring(), clock=lambda: at[0]) as room:
-        await until(lambda: keys(room) == [digest])
+        await eventually(lambda: keys(room) == [digest])
         room.drop("Secret", "acme")
-        await until(lambda: room.status("Tenant", "acme").get("KeysFound", {}).get("status") == "False")
+        await eventually(lambda: room.status("Tenant", "acme").get("KeysFound", {}).get("status") == "False")
         told = room.status("Tenant", "acme")["KeysFound"]
         assert told["message"] == "key `k1`: there is no Secret `acme`; it works until 01:16:40Z"
         assert room.status("Tenant", "acme")["Ready"]["status"] == "True"
         assert keys(room) == [digest]
     at[0] = 2000.0
     async with Room(referring(), redis=room.redis, clock=lambda: at[0]) as room:
-        await until(lambda: room.status("Tenant", "acme"))
+        await eventually(lambda: room.status("Tenant", "acme"))
         assert "it works until 01:33:20Z" in room.status("Tenant", "acme")["KeysFound"]["message"]
         assert keys(room) == [digest]
         at[0] += KEEP_S
-        await until(lambda: not keys(room))
-        await until(lambda: room.status("Tenant", "acme")["Ready"]["status"] == "False")
+        await eventually(lambda: not keys(room))
+        await eventually(lambda: room.status("Tenant", "acme")["Ready"]["status"] == "False")
         room.put(secret())
-        await until(lambda: keys(room) == [digest])
-        await until(lambda: room.status("Tenant", "acme")["KeysFound"]["status"] == "True")
+        await eventually(lambda: keys(room) == [digest])
+        await eventually(lambda: room.status("Tenant", "acme")["KeysFound"]["status"] == "True")
 
 
 async def test_a_secret_that_changes_counts_at_once():
     """The old key is refused from then on."""
     async with Room(secret(), referring()) as room:
-        await until(lambda: room.names)
+        await eventually(lambda: room.names)
         other = "mr_" + "b3" * 16
         room.put(secret(key=other))
         digest = hashlib.sha256(other.encode()).digest()
-        await until(lambda: room.redis.snapshot.tenants[0].keys[0].sha256 == digest, within=0.5)
+        await eventually(lambda: room.redis.snapshot.tenants[0].keys[0].sha256 == digest, within_s=0.5)
         assert KEY.encode() not in b"".join(room.redis.held.values())
 
 
 async def test_the_version_before_outlives_a_restart(quick):
     """A typing error on Monday is no outage at Tuesday's upgrade."""
     async with Room(tenant(generation=3, weight=2.0)) as room:
-        await until(lambda: room.names)
+        await eventually(lambda: room.names)
         room.put(tenant(generation=4, limitPolicy="gone"))
-        await until(lambda: b"acme" in room.redis.held["cfg:before"])
+        await eventually(lambda: b"acme" in room.redis.held["cfg:before"])
     async with Room(tenant(generation=4, limitPolicy="gone"), redis=room.redis) as other:
-        await until(other.publishing.published)
+        await eventually(other.publishing.published)
         assert other.redis.snapshot.tenants[0].weight == 2
         other.put(tenant(generation=5))
-        await until(lambda: other.redis.held["cfg:before"] == b"{}")
+        await eventually(lambda: other.redis.held["cfg:before"] == b"{}")
         assert other.redis.snapshot.tenants[0].weight == 1
 
 
@@ -454,9 +447,9 @@ async def test_each_kind_says_what_its_columns_show(quick):
         tenant(limitPolicy="basic", keys=[{"name": "a", "sha256": "ab" * 32}, {"name": "b", "sha256": "cd" * 32}]),
     ]  # fmt: skip
     async with Room(*things) as room:
-        await until(lambda: room.status("LimitPolicy", "basic").get("Ready", {}).get("status") == "True")
-        await until(lambda: room.status("ModelRoute", "tiny").get("Ready", {}).get("status") == "True")
-        await until(lambda: room.status("Tenant", "acme").get("Ready", {}).get("status") == "True")
+        await eventually(lambda: room.status("LimitPolicy", "basic").get("Ready", {}).get("status") == "True")
+        await eventually(lambda: room.status("ModelRoute", "tiny").get("Ready", {}).get("status") == "True")
+        await eventually(lambda: room.status("Tenant", "acme").get("Ready", {}).get("status") == "True")
         assert room.status("Tenant", "acme")["keys"] == 2
         assert room.status("ModelRoute", "tiny")["targets"] == "tiny 90 %, spare 10 %"
         assert room.status("ModelRoute", "tiny")["model"] == "tiny"
@@ -472,22 +465,22 @@ async def test_a_route_without_workers_is_not_ready(quick):
     """It is once a pool takes tasks; its Accepted does not move."""
     serving = set()
     async with Room(pool(), route(), pool_ready=serving.__contains__) as room:
-        await until(lambda: room.status("ModelRoute", "tiny"))
+        await eventually(lambda: room.status("ModelRoute", "tiny"))
         status = room.status("ModelRoute", "tiny")
         assert (status["Accepted"]["status"], status["Ready"]["reason"]) == ("True", Reason.NO_WORKERS)
         serving.add("tiny")
-        await until(lambda: room.status("ModelRoute", "tiny")["Ready"]["status"] == "True")
+        await eventually(lambda: room.status("ModelRoute", "tiny")["Ready"]["status"] == "True")
 
 
 async def test_a_status_is_written_at_intervals_and_the_last_one_always(quick):
     """However often its object changes."""
     async with Room(tenant()) as room:
-        await until(lambda: room.cluster.statuses)
+        await eventually(lambda: room.cluster.statuses)
         began = monotonic()
         for generation in range(2, 40):
             room.put(tenant(generation=generation))
             await asyncio.sleep(0.02)
-        await until(lambda: room.status("Tenant", "acme")["observedGeneration"] == 39)
+        await eventually(lambda: room.status("Tenant", "acme")["observedGeneration"] == 39)
         assert len(room.cluster.statuses) <= 2 + (monotonic() - began) / p.STATUS_GAP_S
         times = {status["conditions"][0]["lastTransitionTime"] for _, _, status in room.cluster.statuses}
         assert len(times) == 1
@@ -496,13 +489,13 @@ async def test_a_status_is_written_at_intervals_and_the_last_one_always(quick):
 async def test_objects_of_one_apply_may_come_in_any_order(quick):
     """A status that would be wrong in a moment is not written."""
     async with Room() as room:
-        await until(lambda: room.redis.told)
+        await eventually(lambda: room.redis.told)
         room.put(tenant(limitPolicy="basic", models=["tiny"]))
         room.put(route())
         await asyncio.sleep(0.03)
         room.put(thing("LimitPolicy", "basic", spec={}))
         room.put(pool())
-        await until(lambda: room.status("Tenant", "acme"))
+        await eventually(lambda: room.status("Tenant", "acme"))
         assert all(told["status"] == "True" for _, _, status in room.cluster.statuses for told in status["conditions"])
 
 
@@ -511,9 +504,9 @@ async def test_a_refused_status_is_tried_again(quick, caplog):
     async with Room() as room:
         room.cluster.refuses = ApiError(0, "the API server is away")
         room.put(tenant())
-        await until(lambda: room.names and "the API server is away" in caplog.text)
+        await eventually(lambda: room.names and "the API server is away" in caplog.text)
         room.cluster.refuses = None
-        await until(lambda: room.status("Tenant", "acme"))
+        await eventually(lambda: room.status("Tenant", "acme"))
 
 
 # -- samples ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from services.chassis.framing import method
 from services.chassis.resp import RedisAwayError
 from services.ratelimiter.adapters.memory_bucket_store import MemoryBucketStore
 from services.ratelimiter.servicer import RateLimiterServicer
+from tests.support.waiting import eventually
 
 
 class CountingStore(MemoryBucketStore):
@@ -44,9 +45,7 @@ async def limiter(store):
         client = await stack.enter_async_context(
             BatchedClient([f"127.0.0.1:{server.port}"], method(pb, "RateLimiter", "Check"))
         )
-        async with asyncio.timeout(5):
-            while not client.ready:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: client.ready)
 
         async def check(*buckets):
             payload = pb.CheckRequest(buckets=buckets).SerializeToString()

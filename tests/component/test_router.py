@@ -39,6 +39,7 @@ from services.tasklog.adapters.redis_task_control import RedisTaskControl
 from services.tasklog.core.entries import Delta, Header, Terminal
 from services.tasklog.ending import Destinations
 from services.tasklog.ports import RedisAwayError
+from tests.support.waiting import eventually
 
 SNAPSHOT = Snapshot(
     pools=[Pool(name="main", slots=4, max_queue_s=10), Pool(name="spare", slots=4, max_queue_s=10)],
@@ -94,9 +95,7 @@ async def router():
         framed_server("127.0.0.1", 0, servicer.methods) as server,
         BatchedClient([f"127.0.0.1:{server.port}"], method(router_pb2, "Router", "Accept")) as client,
     ):
-        async with asyncio.timeout(5):
-            while not client.ready:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: client.ready)
         router.client = client
         yield router
 

@@ -6,7 +6,7 @@ import pytest
 
 from millrace.cache.v1.cache_pb2 import Answer, LookupReply, LookupRequest, Scope
 from services.chassis.errors import ErrorCode, Problem, ProblemError
-from services.gateway.twins import Twins
+from services.gateway.admission.twins import Twins
 
 
 class Cache:

@@ -20,7 +20,8 @@ from services.worker.core.simulated_text import simulated_text
 from services.worker.ports import EngineChunk, EngineFault, EngineRequest
 from tests.support.fake_dispatcher import FakeDispatcher, task
 from tests.support.fake_frames import FakeFrames
-from tests.support.worker_room import WorkerRoom, deltas, eventually, read
+from tests.support.waiting import eventually
+from tests.support.worker_room import WorkerRoom, deltas, read
 
 ROUTE = Route(address="gateway:8082", boot=7, handle=3)
 COMPLETED = OutcomeKind.OUTCOME_KIND_COMPLETED
@@ -662,9 +663,11 @@ async def test_a_worker_that_dies_before_the_end_of_the_end_routine_leaves_usage
     usage.away = True
     async with WorkerRoom(dispatcher, name="w1", log=log, usage=usage) as first:
         gen = dispatcher.assign(task("t1"))
-        async with asyncio.timeout(5):
-            while (await read(log, "t1"))[1] is None:
-                await asyncio.sleep(0.01)
+
+        async def ended():
+            return (await read(log, "t1"))[1]
+
+        await eventually(ended)
         await first.die()
     assert not dispatcher.heard("finished")
     assert not usage.records

@@ -1,6 +1,5 @@
 """Where finished answers go: in memory, and over a stream to a cache service."""
 
-import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -16,6 +15,7 @@ from services.chassis.framing import method
 from services.tasklog.adapters.cache_answer_store import CacheAnswerStore
 from services.tasklog.adapters.memory_answer_store import MemoryAnswerStore
 from tests.support.components import free_port
+from tests.support.waiting import eventually
 
 STORE = method(cache_pb2, "Cache", "Store")
 WHOLE = Outcome(kind=OUTCOME_KIND_COMPLETED, finish_reason="stop", usage=Usage(completion_tokens=7))
@@ -58,9 +58,7 @@ async def served(recorder):
         framed_server("127.0.0.1", 0, {STORE: each(recorder.keep)}) as server,
         BatchedClient([f"127.0.0.1:{server.port}"], STORE) as client,
     ):
-        async with asyncio.timeout(10):
-            while not client.ready:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: client.ready)
         yield CacheAnswerStore(client)
 
 

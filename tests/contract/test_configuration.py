@@ -6,6 +6,7 @@ import pytest
 
 from services.chassis.configuration import SNAPSHOT_CHANNEL, SNAPSHOT_KEY, ConfigurationWatch
 from services.chassis.resp import Resp
+from tests.support.waiting import eventually
 
 
 async def publish(redis: Resp, content: str) -> None:
@@ -22,9 +23,7 @@ async def redis(redis_url):
 
 
 async def seen(values, wanted):
-    async with asyncio.timeout(5):
-        while wanted not in values:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: wanted in values)
 
 
 async def test_a_change_is_pushed_long_before_the_next_look(redis, redis_url):
@@ -32,9 +31,7 @@ async def test_a_change_is_pushed_long_before_the_next_look(redis, redis_url):
     values = []
     async with ConfigurationWatch(redis_url, bytes.decode, recheck_s=600) as watch:
         watch.subscribe(values.append)
-        async with asyncio.timeout(5):
-            while not watch._pushes.connected:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: watch._pushes.connected)
         await publish(redis, "first")
         assert await asyncio.wait_for(watch.wait(), 5) == "first"
         await publish(redis, "second")
@@ -51,9 +48,7 @@ async def test_a_snapshot_that_cannot_be_read_changes_nothing(redis, redis_url):
         assert await asyncio.wait_for(watch.wait(), 5) == 1
         await publish(redis, "nonsense")
         await publish(redis, "2")
-        async with asyncio.timeout(5):
-            while watch.current != 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: watch.current == 2)
 
 
 async def test_a_lost_push_is_made_good_by_the_next_look(redis, redis_url):

@@ -18,9 +18,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from services.gateway.core.ws_frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, CloseCode
-from services.gateway.ports import Connection, MessageHandler, OpenSession, WebSocketLimits
-from services.gateway.slim_websocket import SlimConnection, SlimServer
-from services.gateway.websocket import serve_aiohttp
+from services.gateway.websocket.aiohttp_connection import serve_aiohttp
+from services.gateway.websocket.connection import Connection, MessageHandler, OpenSession, WebSocketLimits
+from services.gateway.websocket.slim_connection import SlimConnection, SlimServer
+from tests.support.waiting import eventually
 from tests.support.ws_frames import client_frame
 
 LIMITS = WebSocketLimits(max_frame_bytes=4096, high_water=64 * 1024, low_water=16 * 1024, heartbeat_s=20.0, close_s=1.0)
@@ -475,7 +476,5 @@ async def test_random_exchanges_end_clean(slim: tuple[SlimServer, Gateway]) -> N
                 client.transport.abort()
 
     await asyncio.gather(*map(a_client, range(20)))
-    async with asyncio.timeout(5):
-        while server.connections:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not server.connections)
     assert all(session.closed == 1 for session in gateway.sessions)

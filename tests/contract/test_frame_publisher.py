@@ -12,7 +12,7 @@ from services.worker.adapters.framed_frame_publisher import QUEUE, FramedFramePu
 from services.worker.adapters.memory_frame_publisher import MemoryFramePublisher
 from services.worker.ports import FramePublisher
 from tests.support.fake_frames import FakeFrames
-from tests.support.worker_room import eventually
+from tests.support.waiting import eventually
 
 
 def batch(n: int, text: str = "text") -> FrameBatch:

@@ -11,6 +11,7 @@ from services.pools.signals_listener import SIGNALS, SignalsListener
 from services.router.adapters import dispatcher_pool_signals
 from services.router.adapters.dispatcher_pool_signals import DispatcherPoolSignals
 from services.router.adapters.memory_pool_signals import MemoryPoolSignals
+from tests.support.waiting import eventually
 
 SIGNAL = PoolSignal(pool="main", workers=2, wait_s=1.5)
 
@@ -52,9 +53,7 @@ async def signals(request):
         SignalsListener(Lookup(server.port)) as listener,
     ):
         listener.follow(["main", "other"])
-        async with asyncio.timeout(5):
-            while "main" not in listener.signals:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: "main" in listener.signals)
         yield DispatcherPoolSignals(listener)
 
 

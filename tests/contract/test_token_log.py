@@ -26,6 +26,7 @@ from services.tasklog.core.keys import log_key, readers_key
 from services.tasklog.core.reading import Cursor, Restarted, Text, assemble
 from services.tasklog.ports import RedisAwayError, RunChangedError
 from tests.model.forgetful_redis import forgetful_redis
+from tests.support.waiting import eventually
 
 DONE = Outcome(finish_reason="stop")
 BASE = 1_764_000_000_000 << 20  # attempts as large as a dispatcher's
@@ -274,9 +275,11 @@ async def test_a_log_lives_for_as_long_as_it_is_kept(log, task):
     await log.attach(task, Route(address="a:1", boot=1, handle=1), KEEP_S)
     await log.wish_cancel(task, KEEP_S)
     await log.expire(task, 0.05)
-    async with asyncio.timeout(5):
-        while await log.read(task) or await log.cancel_wished(task):
-            await asyncio.sleep(0.01)
+
+    async def forgotten():
+        return not await log.read(task) and not await log.cancel_wished(task)
+
+    await eventually(forgotten)
     assert await append(log, task, Delta(1, 1, 0, 1, "a")) == [Lost()]
     await log.expire(task, KEEP_S)
     assert await begin(log, task, 2) == Fresh()

@@ -42,19 +42,13 @@ from services.tasklog.core import outcomes
 from services.tasklog.core.entries import Continue, Delta, Ended, Fenced, Header, Terminal
 from services.tasklog.core.reading import Cursor, End
 from services.tasklog.ending import Destinations, end_of_task
+from tests.support.waiting import eventually
 
 POOL = "sim"
 ATTACH = method(dispatch_pb2, "Dispatch", "Attach")
 FAST = Pace(
     renew_s=0.05, commit_horizon_s=0.1, commit_s=0.03, expect_s=0.3, claim_keep_s=60.0, tick_s=0.02, silence_s=0.3
 )
-
-
-async def eventually(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Dispatcher:
@@ -182,9 +176,8 @@ class Room:
 
     async def ended(self, task: Task, within_s: float = 10.0) -> End:
         """Wait for the task's end."""
-        async with asyncio.timeout(within_s):
-            while (end := await self.end(task)) is None:
-                await asyncio.sleep(0.005)
+        end = await eventually(lambda: self.end(task), within_s)
+        assert end is not None
         return end
 
     def committed(self, priority_class: PriorityClass = PRIORITY_CLASS_STANDARD, partition: int = 0) -> int:

@@ -35,17 +35,17 @@ from services.chassis.framed_client import Line, dial
 from services.chassis.framed_server import framed_server
 from services.chassis.framing import method
 from services.chassis.grpc_server import grpc_server
-from services.gateway import servicer
 from services.gateway.adapters.memory_presence import MemoryPresence
 from services.gateway.adapters.memory_ticket_store import MemoryTicketStore
 from services.gateway.assembly import Gateway, World
 from services.gateway.core.identity import Directory
-from services.gateway.frames_servicer import frames_methods
-from services.gateway.http_server import http_server
-from services.gateway.session import _Shown
+from services.gateway.grpc import servicer
+from services.gateway.http.server import http_server
+from services.gateway.reading.frames_servicer import frames_methods
 from services.gateway.settings import GatewaySettings
-from services.gateway.slim_websocket import SlimServer
-from services.gateway.websocket import serve_aiohttp
+from services.gateway.websocket.aiohttp_connection import serve_aiohttp
+from services.gateway.websocket.session import _Shown
+from services.gateway.websocket.slim_connection import SlimServer
 from services.tasklog.adapters.memory_task_control import MemoryTaskControl
 from services.tasklog.adapters.memory_token_log import MemoryTokenLog
 from services.tasklog.core.entries import Delta, Header, Terminal
@@ -282,12 +282,6 @@ class Lab:
     def auth(self, key: str = KEY) -> dict[str, str]:
         """The header that authenticates."""
         return {"Authorization": f"Bearer {key}"}
-
-    async def until(self, condition: Callable[[], object], timeout: float = 5.0) -> None:
-        """Wait for a condition."""
-        async with asyncio.timeout(timeout):
-            while not condition():
-                await asyncio.sleep(0.005)
 
     async def _push(self, batch: list[tuple[Route, Frame]]) -> None:
         self.frames.send(FrameBatch(boot=BOOT, frames=[frame for _, frame in batch]).SerializeToString())

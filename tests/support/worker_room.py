@@ -1,7 +1,7 @@
 """A whole worker in the test's process: memory adapters, the simulated engine, a loopback dispatcher."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Self
 
 from services.pools.core.ownership import Owner
@@ -20,13 +20,7 @@ from services.worker.flusher import Flusher
 from services.worker.ports import Engine, FramePublisher, Prompts
 from services.worker.worker import Worker
 from tests.support.fake_dispatcher import FakeDispatcher
-
-
-async def eventually(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
+from tests.support.waiting import eventually
 
 
 class WorkerRoom:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -22,6 +22,7 @@ from services.worker.core.simulated_text import simulated_text
 from tests.chaos.verdict import usage_records
 from tests.support.doors import Doors, Told
 from tests.support.faults import full_disk, paused, read_only
+from tests.support.waiting import eventually
 
 MEASURED = "mr_" + "measured".ljust(32, "7")
 LATE = "mr_" + "late".ljust(32, "7")
@@ -39,13 +40,6 @@ def prompt(tokens: int, rate: float = 50.0, **wishes: str) -> str:
 def said_to(asked: str, tokens: int) -> str:
     """What the simulator says to such a prompt."""
     return simulated_text(f"user: {asked}\n", tokens)
-
-
-async def eventually(condition: Callable[[], object], within_s: float = 30.0) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Reading:
@@ -74,12 +68,12 @@ class Reading:
 
     async def accepted(self) -> None:
         """Wait for the acknowledgment."""
-        await eventually(lambda: self.ack or self.job.done())
+        await eventually(lambda: self.ack or self.job.done(), within_s=30)
         assert self.ack, self.job.exception()
 
     async def begun(self) -> None:
         """Wait for the first text."""
-        await eventually(lambda: self.text or self.job.done())
+        await eventually(lambda: self.text or self.job.done(), within_s=30)
         assert self.text, self.job
         assert not self.done
 
@@ -181,10 +175,12 @@ async def models(stack: Stack, gateway: int, key: str) -> list[str]:
 
 async def until_known(stack: Stack, key: str, model: str = "sim") -> None:
     """Wait until every gateway has the configuration with this key and model."""
-    async with asyncio.timeout(20):
-        for gateway in range(len(stack.gateways)):
-            while model not in await models(stack, gateway, key):
-                await asyncio.sleep(0.05)
+    for gateway in range(len(stack.gateways)):
+
+        async def known(gateway: int = gateway) -> bool:
+            return model in await models(stack, gateway, key)
+
+        await eventually(known, within_s=20, every_s=0.05)
 
 
 async def until_accepted(doors: Doors, key: str, asked: str) -> Told:
@@ -328,7 +324,7 @@ async def test_triton_down(stack: Stack, person: Person) -> None:
         await reading.begun()
     stack.kill("triton")
     failed = person.ask(prompt(1, fault="retry@0"))
-    await eventually(lambda: failed.done)
+    await eventually(lambda: failed.done, within_s=30)
     assert failed.done
     assert failed.done.error
     assert (failed.done.outcome, failed.done.error.code) == ("failed", ErrorCode.ENGINE_FAILED)
@@ -350,9 +346,11 @@ async def test_kafka_down(stack: Stack, person: Person, doors: Doors) -> None:
     task = (await until_accepted(doors, refused, refused)).task
     assert await person.watch(task).finished() == said_to(refused, 5)
     bootstrap = stack.status.addresses("kafka", "port")[0]
-    async with asyncio.timeout(20):
-        while not {running.task, task} <= set(await asyncio.to_thread(usage_records, bootstrap)):
-            await asyncio.sleep(0.1)
+
+    async def recorded() -> bool:
+        return {running.task, task} <= set(await asyncio.to_thread(usage_records, bootstrap))
+
+    await eventually(recorded, within_s=20, every_s=0.1)
 
 
 async def test_redis_down(stack: Stack, person: Person, doors: Doors) -> None:

@@ -5,8 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,6 +17,7 @@ from services.cli.stack.core.report import State
 from services.cli.stack.handle import Stack, StackError
 from services.cli.stack.processes import is_same
 from services.cli.stack.software import ROOT
+from tests.support.waiting import wait_until
 
 MILLRACE = ROOT / ".venv" / "bin" / "millrace"
 SMALL = ["publisher"]  # and Redis, after which it starts
@@ -38,13 +38,6 @@ def millrace(data: Path, *arguments: str, **environment: str) -> subprocess.Comp
     )  # fmt: skip
 
 
-def eventually(holds: Callable[[], object], patience_s: float = 20) -> None:
-    deadline = time.monotonic() + patience_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
-
-
 def pids(stack: Stack) -> list[int]:
     return [stack.status.pid, *(c.pid for c in stack.status.components if c.pid)]
 
@@ -55,7 +48,7 @@ def redis_of(stack: Stack) -> "redis.Redis":
 
 def kill_supervisor(stack: Stack) -> None:
     os.kill(stack.status.pid, signal.SIGKILL)
-    eventually(lambda: not stack.home.is_held())
+    wait_until(lambda: not stack.home.is_held())
 
 
 def test_the_whole_stack_becomes_ready(stack):
@@ -119,7 +112,7 @@ def test_a_paused_component_is_said_to_be_paused(small):
     """A pause is no death: the process stays, the status names it, and it goes on as if nothing had been."""
     before = small.pid("redis")
     small.pause("redis")
-    eventually(lambda: small.status.named("redis")[0].state is State.PAUSED)
+    wait_until(lambda: small.status.named("redis")[0].state is State.PAUSED)
     small.resume("redis")
     assert small.wait_ready(30).named("redis")[0].pid == before
 
@@ -128,7 +121,7 @@ def test_children_die_with_a_supervisor_that_is_killed(small):
     """kill -9 of the supervisor ends what it ran, and the next start finds a clean folder."""
     orphans = {c.pid: c.started_ticks for c in small.status.components if c.pid}
     kill_supervisor(small)
-    eventually(lambda: not any(is_same(pid, ticks) for pid, ticks in orphans.items()))
+    wait_until(lambda: not any(is_same(pid, ticks) for pid, ticks in orphans.items()))
     assert small.start()
     small.wait_ready(30)
 
@@ -191,7 +184,7 @@ def test_up_in_the_foreground_stops_all_on_a_signal(tmp_path):
         [MILLRACE, "up", "--data", tmp_path, "--only", "redis", "--free-ports"], stdout=subprocess.PIPE, text=True
     )
     stack = Stack(tmp_path)
-    eventually(lambda: stack.home.is_held() and stack.home.read_status() and stack.status.state is State.READY)
+    wait_until(lambda: stack.home.is_held() and stack.home.read_status() and stack.status.state is State.READY)
     server = psutil.Process(stack.pid("redis"))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=20)

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from millrace.inference.v1 import inference_pb2 as pb
 from millrace.inference.v1.inference_pb2_grpc import InferenceStub
 from services.cli.stack.handle import Stack
-from services.gateway.servicer import SERVICE
+from services.gateway.grpc.servicer import SERVICE
 from tests.support.doors import Doors, said
 
 TOKENS = 40

@@ -1,7 +1,6 @@
 """A stack's status for people: a table that stays in place on a terminal, one line for each change elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -89,9 +88,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         if self._live:
             self._live.stop()
 

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from types import TracebackType
 from typing import Final, Self
 
 from millrace.frames.v1 import frames_pb2
 from millrace.frames.v1.frames_pb2 import FrameBatch
+from services.chassis.background import call_off
 from services.chassis.backoff import backoff
 from services.chassis.clock import monotonic
 from services.chassis.framed_client import Line, dial
@@ -87,13 +87,8 @@ class FramedFramePublisher:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def __aexit__(self, *exc_info: object) -> None:
+        await call_off(self._tasks.values())
 
     def push(self, address: str, batch: FrameBatch) -> None:
         """Hand over to the gateway's connection, which is made if there is none. Never waits."""

@@ -7,7 +7,6 @@ does not say when the process behind a model is dead, the stream just stays sile
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
-from types import TracebackType
 from typing import Any, Self, cast
 
 import grpc
@@ -71,9 +70,7 @@ class TritonEngine:
         self._client = InferenceServerClient(self._address, channel_args=OPTIONS)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self._client.close()
 
     async def ready(self) -> bool:

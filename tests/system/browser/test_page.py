@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from services.gateway.http import PAGE
+from services.gateway.http.page import PAGE
 from tests.support.browser import OpenPage
 from tests.support.fake_gateway import KEY, FakeGateway, FakePlatform, answer_of, error
 

@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 import gc
 from services.chassis import collector
-from services.gateway.gc_policy import GcPolicy
+from services.gateway.websocket.gc_policy import GcPolicy
 
 class Thing:
     pass

@@ -7,7 +7,7 @@ from collections import deque
 from aiohttp import WSMsgType, web
 
 from services.gateway.core.messages import PROTOCOL
-from services.gateway.ports import MessageHandler, OpenSession, WebSocketLimits
+from services.gateway.websocket.connection import MessageHandler, OpenSession, WebSocketLimits
 
 
 class AiohttpConnection:

@@ -8,7 +8,8 @@ from aiohttp import web
 from services.gateway.core import messages as m
 from services.gateway.core.openai import ChatRequest
 from services.gateway.core.submission import SubmitFields
-from services.gateway.http import TaskState, Ticket, json_response
+from services.gateway.http.native import TaskState, Ticket
+from services.gateway.http.responses import json_response
 
 _TYPES: Final = (SubmitFields, ChatRequest, TaskState, Ticket, m.Ack, m.Status, m.Delta, m.Restarted, m.Done, m.Gone)
 _TASK: Final = {"name": "task", "in": "path", "required": True, "schema": {"type": "string"}}

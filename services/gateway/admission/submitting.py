@@ -13,20 +13,21 @@ from millrace.router.v1 import router_pb2
 from millrace.router.v1.router_pb2 import AcceptRequest
 from millrace.task.v1.task_pb2 import CacheMode, CacheTicket, Sampling, Task
 from services.chassis import metrics
+from services.chassis.background import Background
 from services.chassis.clock import monotonic, now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.gateway.admission.limiting import Limited, Limiting, Limits
+from services.gateway.admission.twins import Twins
 from services.gateway.core.canonical import canonical_request
 from services.gateway.core.estimates import Place, place_of, prompt_tokens
 from services.gateway.core.identity import Caller, Directory
 from services.gateway.core.messages import code_named
 from services.gateway.core.submission import Submission, body_hash
 from services.gateway.core.task_id import task_id
-from services.gateway.departures import Departures
-from services.gateway.limiting import Limited, Limiting, Limits
 from services.gateway.ports import Accept, Lookup, Signals, Store
-from services.gateway.reader import Reader, Sink
-from services.gateway.readers import Readers
-from services.gateway.twins import Twins
+from services.gateway.reading.departures import Departures
+from services.gateway.reading.reader import Reader, Sink
+from services.gateway.reading.readers import Readers
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Submitting:
         self._signals = signals
         self._departures = departures
         self._accept_s = accept_s
-        self._work: set[asyncio.Task[object]] = set()
+        self._work = Background()
 
     async def accept(
         self, caller: Caller, submission: Submission, sink: Sink | None, traceparent: str = ""
@@ -146,9 +147,7 @@ class Submitting:
 
         The submission goes on without it, then the task's disconnect policy decides.
         """
-        work = asyncio.create_task(self.accept(caller, submission, sink, traceparent))
-        self._work.add(work)
-        work.add_done_callback(self._work.discard)
+        work = self._work.spawn(self.accept(caller, submission, sink, traceparent))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:

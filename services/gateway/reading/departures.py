@@ -7,12 +7,12 @@ and their tasks go on.
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from dataclasses import dataclass
 
+from services.chassis.background import Background
 from services.chassis.clock import now
 from services.gateway.ports import Presence, Signals
-from services.gateway.readers import Readers
+from services.gateway.reading.readers import Readers
 from services.tasklog.core.entries import Terminal
 from services.tasklog.ports import RedisAwayError, TokenLog
 
@@ -41,7 +41,7 @@ class Departures:
         self._policies: dict[str, _Policy] = {}
         self._purge_at = _PURGE_AT
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Background()
         self.leaving = False
         readers.on_ended = self.ended
 
@@ -68,7 +68,7 @@ class Departures:
         if policy.after_s:
             self._look_in(task, policy.after_s)
         else:
-            self._spawn(self._cancel(task, policy.pool))
+            self._work.spawn(self._cancel(task, policy.pool))
 
     async def cancel(self, task: str, pool: str) -> None:
         """Cancel: the truth to Redis, then the hint to the pool's owner. Raises RedisAwayError."""
@@ -82,7 +82,7 @@ class Departures:
         self._timers.pop(task, None)
         policy = self._policies.get(task)
         if policy is not None and not self.leaving:
-            self._spawn(self._decide(task, policy))
+            self._work.spawn(self._decide(task, policy))
 
     async def _decide(self, task: str, policy: _Policy) -> None:
         """Nobody reads it, here or elsewhere: cancel. Somebody does: look again. It ended: forget it."""
@@ -103,8 +103,3 @@ class Departures:
             self._look_in(task, RETRY_S)
         else:
             self._policies.pop(task, None)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        running = asyncio.create_task(work)
-        self._work.add(running)
-        running.add_done_callback(self._work.discard)

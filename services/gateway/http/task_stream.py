@@ -3,13 +3,14 @@
 from aiohttp import web
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
-from services.chassis.errors import Problem
+from services.chassis.errors import Problem, unwrap
+from services.gateway.admission.doorkeeper import Doorkeeper
 from services.gateway.core import messages as m
 from services.gateway.core import sse
 from services.gateway.core.submission import invalid
-from services.gateway.http import HttpApi, unwrap
-from services.gateway.mailbox import Delta, Done, Event, Gone, Leaving, Mailboxes, Restarted
-from services.gateway.tasks import Tasks
+from services.gateway.http.requests import caller_of
+from services.gateway.reading.mailbox import Delta, Done, Event, Gone, Leaving, Mailboxes, Restarted
+from services.gateway.reading.tasks import Tasks
 from services.tasklog.core.ids import gen_text
 
 RECONNECT_S = 1.0
@@ -19,8 +20,8 @@ HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-
 class TaskStream:
     """The handler of task streams."""
 
-    def __init__(self, api: HttpApi, tasks: Tasks, mailboxes: Mailboxes, *, heartbeat_s: float) -> None:
-        self._api = api
+    def __init__(self, doorkeeper: Doorkeeper, tasks: Tasks, mailboxes: Mailboxes, *, heartbeat_s: float) -> None:
+        self._doorkeeper = doorkeeper
         self._tasks = tasks
         self._mailboxes = mailboxes
         self._heartbeat_s = heartbeat_s
@@ -31,7 +32,7 @@ class TaskStream:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """From the cursor to the end; a client that comes back sends the last `id` it saw."""
-        caller, task = self._api.caller(request), request.match_info["task"]
+        caller, task = caller_of(request, self._doorkeeper), request.match_info["task"]
         gen, offset = unwrap(cursor_of(request))
         mailbox = self._mailboxes.open(resumable=True)
         reader = unwrap(await self._tasks.resume(caller, task, gen, offset, mailbox))  # 404, 410 before the stream

@@ -9,7 +9,7 @@ import logging
 
 from millrace.task.v1.task_pb2 import Route
 from services.gateway.ports import Signals
-from services.gateway.reader import Feed, Reader
+from services.gateway.reading.reader import Feed, Reader
 from services.tasklog.ports import RedisAwayError, TokenLog
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from services.gateway.core.messages import PROTOCOL
 from services.gateway.core.timer_wheel import TimerWheel
 from services.gateway.core.ws_frames import PING, PONG, CloseCode, Failed, encode_frame, encode_text
 from services.gateway.core.ws_protocol import Binary, Close, Ping, ServerProtocol, Text
-from services.gateway.ports import MessageHandler, OpenSession, WebSocketLimits
+from services.gateway.websocket.connection import MessageHandler, OpenSession, WebSocketLimits
 
 _TICK_S: Final = 0.25
 _BEATS: Final = 2  # looks at a connection per heartbeat

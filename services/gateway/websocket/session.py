@@ -4,7 +4,6 @@ Holds no text and no queue: what a client has not taken yet is in its connection
 that in the token log.
 """
 
-import asyncio
 from collections.abc import Coroutine
 from typing import Any, Literal
 
@@ -13,18 +12,19 @@ import msgspec
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import Outcome
 from services.chassis import metrics
+from services.chassis.background import Background
 from services.chassis.clock import monotonic
 from services.chassis.errors import ErrorCode, Problem
+from services.gateway.admission.submitting import Accepted, Submitting
 from services.gateway.core import messages as m
 from services.gateway.core.estimates import Place
 from services.gateway.core.identity import Caller
 from services.gateway.core.submission import Submission, check, decoded
 from services.gateway.incident import internal
-from services.gateway.ports import Connection
-from services.gateway.reader import Reader
-from services.gateway.readers import Readers
-from services.gateway.submitting import Accepted, Submitting
-from services.gateway.tasks import Tasks
+from services.gateway.reading.reader import Reader
+from services.gateway.reading.readers import Readers
+from services.gateway.reading.tasks import Tasks
+from services.gateway.websocket.connection import Connection
 from services.tasklog.core.ids import gen_text
 
 STATUS_S = 0.9  # at most one status of a task in this time; its pool's owner sends one each second
@@ -42,13 +42,7 @@ class SessionContext:
         self.tasks = tasks
         self.readers = readers
         self.sessions: set[Session] = set()
-        self._work: set[asyncio.Task[None]] = set()
-
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
-        """Work for one message; it outlives its session."""
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self.work = Background()  # for single messages; it outlives its session
 
 
 class _Shown:
@@ -230,7 +224,7 @@ class Session:
             self._refuse_task(problem, task)
 
     def _answer(self, work: Coroutine[None, None, None], key: str = "", task: str = "") -> None:
-        self._context.spawn(self._guarded(work, key, task))
+        self._context.work.spawn(self._guarded(work, key, task))
 
     async def _guarded(self, work: Coroutine[None, None, None], key: str, task: str) -> None:
         try:

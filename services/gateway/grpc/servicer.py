@@ -1,35 +1,26 @@
-"""gRPC: `millrace.inference.v1.Inference`. Errors carry ErrorInfo (reason = our code) and, when it helps, RetryInfo."""
+"""gRPC for clients: `millrace.inference.v1.Inference`."""
 
-import asyncio
-import math
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, NoReturn, TypeVar
-
-import grpc.aio
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from google.rpc.status_pb2 import Status as RpcStatus
+from collections.abc import AsyncIterator
+from typing import Any
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.inference.v1 import inference_pb2 as pb
 from millrace.inference.v1.inference_pb2_grpc import InferenceServicer
-from services.chassis.errors import ErrorCode, Problem, ProblemError
+from services.chassis.errors import ErrorCode, Problem, ProblemError, unwrap
+from services.gateway.admission.doorkeeper import Doorkeeper
+from services.gateway.admission.submitting import Accepted, Submitting
 from services.gateway.core import messages as m
 from services.gateway.core.estimates import Place
 from services.gateway.core.grpc_requests import submission_of
 from services.gateway.core.identity import Caller
-from services.gateway.doorkeeper import Doorkeeper
-from services.gateway.incident import internal
-from services.gateway.mailbox import Delta, Done, Event, Gone, Leaving, Mailbox, Mailboxes, Restarted
-from services.gateway.places import Places
-from services.gateway.reader import Reader
-from services.gateway.submitting import Accepted, Submitting
-from services.gateway.tasks import Tasks
+from services.gateway.grpc.status import abort, answered
+from services.gateway.reading.mailbox import Delta, Done, Event, Gone, Leaving, Mailbox, Mailboxes, Restarted
+from services.gateway.reading.places import Places
+from services.gateway.reading.reader import Reader
+from services.gateway.reading.tasks import GONE, Tasks
 from services.tasklog.core.ids import gen_text
 
 SERVICE = "millrace.inference.v1.Inference"
-DOMAIN = "millrace.dev"
-T = TypeVar("T")
 
 
 class GatewayInference(InferenceServicer):
@@ -46,27 +37,27 @@ class GatewayInference(InferenceServicer):
 
     async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.Accepted:  # noqa: N802 - gRPC's name
         """Accept a prompt."""
-        return await _answered(context, self._submit(request, context))
+        return await answered(context, self._submit(request, context))
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.TaskView:  # noqa: N802
         """Look at a task."""
-        return await _answered(context, self._get(request, context))
+        return await answered(context, self._get(request, context))
 
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelReply:  # noqa: N802
         """Wish a task's end."""
-        return await _answered(context, self._cancel(request, context))
+        return await answered(context, self._cancel(request, context))
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:  # noqa: N802
         """Read a task from a cursor to its end."""
         mailbox = self._mailboxes.open(resumable=True)
-        reader = await _answered(context, self._watch(request, context, mailbox))
+        reader = await answered(context, self._watch(request, context, mailbox))
         async for event in self._events(context, mailbox, reader):
             yield event
 
     async def Generate(self, request: pb.SubmitRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:  # noqa: N802
         """Submit and watch."""
         mailbox = self._mailboxes.open(resumable=True)
-        accepted = await _answered(context, self._accept(request, context, mailbox))
+        accepted = await answered(context, self._accept(request, context, mailbox))
         assert accepted.reader is not None
         try:
             yield pb.WatchEvent(accepted=_accepted(accepted))
@@ -80,12 +71,12 @@ class GatewayInference(InferenceServicer):
 
     def _caller(self, context: Any) -> Caller:
         metadata = dict(context.invocation_metadata() or ())
-        return _unwrap(self._doorkeeper.authenticate(str(metadata.get("authorization", ""))))
+        return unwrap(self._doorkeeper.authenticate(str(metadata.get("authorization", ""))))
 
     async def _accept(self, request: pb.SubmitRequest, context: Any, mailbox: Mailbox | None) -> Accepted:
         caller = self._caller(context)
         # Generate's call lasts as long as its task, so the call's deadline is the task's unless it has one of its own.
-        submission = _unwrap(submission_of(request, context.time_remaining() if mailbox else None))
+        submission = unwrap(submission_of(request, context.time_remaining() if mailbox else None))
         metadata = dict(context.invocation_metadata() or ())
         result = await self._submitting.submit(caller, submission, mailbox, str(metadata.get("traceparent", ""))[:64])
         if not isinstance(result, Accepted):
@@ -96,7 +87,7 @@ class GatewayInference(InferenceServicer):
         return _accepted(await self._accept(request, context, None))
 
     async def _get(self, request: pb.GetRequest, context: Any) -> pb.TaskView:
-        view = _unwrap(await self._tasks.view(self._caller(context), request.task))
+        view = unwrap(await self._tasks.view(self._caller(context), request.task))
         where = await self._places.of(view.task, view.pool) if view.state == "queued" else Place()
         return pb.TaskView(
             task=view.task,
@@ -111,11 +102,11 @@ class GatewayInference(InferenceServicer):
         )
 
     async def _cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelReply:
-        return pb.CancelReply(state=_unwrap(await self._tasks.cancel(self._caller(context), request.task)))
+        return pb.CancelReply(state=unwrap(await self._tasks.cancel(self._caller(context), request.task)))
 
     async def _watch(self, request: pb.WatchRequest, context: Any, mailbox: Mailbox) -> Reader:
         caller = self._caller(context)
-        return _unwrap(await self._tasks.resume(caller, request.task, request.gen, request.offset, mailbox))
+        return unwrap(await self._tasks.resume(caller, request.task, request.gen, request.offset, mailbox))
 
     async def _events(self, context: Any, mailbox: Mailbox, reader: Reader) -> AsyncIterator[pb.WatchEvent]:
         try:
@@ -123,9 +114,9 @@ class GatewayInference(InferenceServicer):
                 event = await mailbox.take()
                 assert event is not None
                 if isinstance(event, Gone):
-                    await _abort(context, Problem(ErrorCode.GONE, "the answer is no longer kept", "task"))
+                    await abort(context, GONE)
                 if isinstance(event, Leaving):
-                    await _abort(
+                    await abort(
                         context, Problem(ErrorCode.UNAVAILABLE, "this gateway leaves; watch the task at another")
                     )
                 yield _event(event)
@@ -154,45 +145,3 @@ def _accepted(accepted: Accepted) -> pb.Accepted:
     return pb.Accepted(
         key=accepted.key, task=accepted.task, state=accepted.state, position=place.position, eta_s=place.eta_s
     )
-
-
-def _unwrap(result: T | Problem) -> T:
-    if isinstance(result, Problem):
-        raise ProblemError(result)
-    return result
-
-
-async def _answered(context: Any, work: Awaitable[T]) -> T:
-    """The result, or the call ends with the problem's status."""
-    try:
-        return await work
-    except ProblemError as refused:
-        await _abort(context, refused.problem)
-    except (asyncio.CancelledError, grpc.aio.AbortError):
-        raise
-    except Exception as bug:  # noqa: BLE001 - the client gets an id to quote
-        await _abort(context, internal(bug))
-
-
-async def _abort(context: Any, problem: Problem) -> NoReturn:
-    row = problem.row
-    details: list[AnyMessage] = [_packed(ErrorInfo(reason=problem.code.value, domain=DOMAIN))]
-    trailing: list[tuple[str, str | bytes]] = []
-    if problem.field:
-        violation = BadRequest.FieldViolation(field=problem.field, description=problem.message)
-        details.append(_packed(BadRequest(field_violations=[violation])))
-    if problem.retry_after_s is not None and row.retryable:
-        retry = RetryInfo()
-        retry.retry_delay.FromMilliseconds(math.ceil(problem.retry_after_s * 1000))
-        details.append(_packed(retry))
-        trailing.append(("grpc-retry-pushback-ms", str(math.ceil(problem.retry_after_s * 1000))))
-    status = RpcStatus(code=row.grpc.value[0], message=problem.message, details=details)
-    trailing.append(("grpc-status-details-bin", status.SerializeToString()))
-    await context.abort(row.grpc, problem.message, tuple(trailing))
-    raise AssertionError
-
-
-def _packed(message: Any) -> AnyMessage:
-    packed = AnyMessage()
-    packed.Pack(message)
-    return packed

@@ -10,13 +10,15 @@ from services.gateway.core.following import Follow, source_of
 from services.gateway.core.identity import Caller
 from services.gateway.core.messages import outcome_name
 from services.gateway.core.task_id import is_task_id
-from services.gateway.departures import Departures
-from services.gateway.reader import Reader, Sink
-from services.gateway.readers import Readers
+from services.gateway.reading.departures import Departures
+from services.gateway.reading.reader import Reader, Sink
+from services.gateway.reading.readers import Readers
 from services.tasklog.core.entries import Entry, Header, Terminal
 from services.tasklog.core.ids import gen_text, parse_gen
 from services.tasklog.core.reading import assemble
 from services.tasklog.ports import Control, RedisAwayError, TaskControl, TokenLog
+
+GONE = Problem(ErrorCode.GONE, "the answer is no longer kept", "task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Tasks:
             return control
         try:
             if control.state == "ended" and not await self._log.read(task):
-                return _gone()
+                return GONE
         except RedisAwayError:
             return _redis_away()
         reader = self._readers.open(task, sink, gen=number, offset=offset)
@@ -127,7 +129,7 @@ class Tasks:
         except RedisAwayError:
             return _redis_away()
         if control.state == "ended" and view.outcome is None:
-            return _gone()
+            return GONE
         return view
 
     async def _view(self, task: str, control: Control) -> View:
@@ -150,10 +152,6 @@ class Tasks:
 def _end_of(entries: Sequence[Entry]) -> Terminal | None:
     terminals = [entry for entry in entries if isinstance(entry, Terminal)]
     return max(terminals, key=lambda entry: entry.gen, default=None)
-
-
-def _gone() -> Problem:
-    return Problem(ErrorCode.GONE, "the answer is no longer kept", "task")
 
 
 def _redis_away() -> Problem:

@@ -11,17 +11,18 @@ Frames that arrive before the acknowledgment went out are held back until `relea
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.frames.v1.frames_pb2 import Frame
 from millrace.task.v1.task_pb2 import Route
 from services.chassis import metrics
+from services.chassis.background import Background
 from services.chassis.clock import monotonic
-from services.gateway.feeds import Feeds
 from services.gateway.ports import Signals
-from services.gateway.reader import Feed, Reader, Sink
-from services.gateway.replay import Replay
+from services.gateway.reading.feeds import Feeds
+from services.gateway.reading.reader import Feed, Reader, Sink
+from services.gateway.reading.replay import Replay
 from services.tasklog.core.reading import GAP, Cursor, Event, Restarted, Text
 from services.tasklog.ports import TaskControl, TokenLog
 
@@ -52,7 +53,7 @@ class Readers:
         self._feeds = Feeds(token_log, signals, address=address, boot=boot)
         self._replay = Replay(token_log, control, self, self.read)
         self._pending: list[Reader] = []
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Background()
         self._run_id = ""
         self.on_ended: Callable[[str], None] = lambda _: None  # told of each task whose end a reader saw
 
@@ -86,7 +87,7 @@ class Readers:
     def attach(self, reader: Reader) -> None:
         """Write the route, then read the log."""
         reader.feed.wanted = True
-        self._spawn(self._attach(reader.feed, reader))
+        self._work.spawn(self._attach(reader.feed, reader))
 
     def watch(self, reader: Reader, pool: str) -> None:
         """Ask for the place of a task whose record names another reader."""
@@ -97,7 +98,7 @@ class Readers:
         self.follow_no_more(reader)
         reader.leader = feed = self._feeds.join(leader, reader)
         feed.wanted = True
-        self._spawn(self._attach(feed, reader))
+        self._work.spawn(self._attach(feed, reader))
 
     def follow_no_more(self, reader: Reader) -> None:
         """The text is in the task's own log."""
@@ -152,7 +153,7 @@ class Readers:
             reader.again = True
         elif reader.open:
             reader.reading = True
-            self._spawn(self._replay.run(reader, repair=repair))
+            self._work.spawn(self._replay.run(reader, repair=repair))
 
     async def run_watchdog(self) -> None:
         """Until cancelled: the watchdog."""
@@ -176,7 +177,7 @@ class Readers:
                 if reader.early is not None or not (idle or changed):
                     continue
                 if attach:
-                    self._spawn(self._attach(feed, reader))
+                    self._work.spawn(self._attach(feed, reader))
                 else:
                     self.read(reader, repair=True)
                 silent += 1
@@ -273,9 +274,4 @@ class Readers:
 
     def _leave(self, feed: Feed, reader: Reader) -> None:
         if self._feeds.leave(feed, reader):
-            self._spawn(self._feeds.detach(feed))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+            self._work.spawn(self._feeds.detach(feed))

@@ -10,7 +10,7 @@ from millrace.frames.v1 import frames_pb2
 from millrace.frames.v1.frames_pb2 import Frame, FrameBatch
 from services.chassis.framed_server import Called
 from services.chassis.framing import FramedConnection, method
-from services.gateway.readers import STRIDE
+from services.gateway.reading.readers import STRIDE
 
 HELD: Final = 32  # batches of one worker that may wait; with more it is not read, and drops what it cannot send
 

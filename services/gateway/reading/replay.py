@@ -9,7 +9,7 @@ from services.chassis import metrics
 from services.chassis.clock import monotonic
 from services.gateway.core.compaction import merged, pieces
 from services.gateway.core.following import Follow, is_echo, source_of
-from services.gateway.reader import Feed, Reader
+from services.gateway.reading.reader import Feed, Reader
 from services.tasklog.core.entries import Entry, Header, Terminal
 from services.tasklog.core.reading import Cursor, Event, Restarted
 from services.tasklog.ports import RedisAwayError, TaskControl, TokenLog

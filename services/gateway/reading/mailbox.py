@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.task.v1.task_pb2 import Outcome
-from services.gateway.reader import Reader
-from services.gateway.readers import Readers
+from services.gateway.reading.reader import Reader
+from services.gateway.reading.readers import Readers
 
 HIGH_WATER = 64 * 1024
 LOW_WATER = 16 * 1024

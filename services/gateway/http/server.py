@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from services.gateway.doorkeeper import AUTHENTICATE_S
+from services.gateway.admission.doorkeeper import AUTHENTICATE_S
 
 BACKLOG = 4096
 SWEEP_S = 0.25

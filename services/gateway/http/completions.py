@@ -5,14 +5,16 @@ import time
 from aiohttp import web
 
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
-from services.chassis.errors import ErrorCode, Problem
+from services.chassis.errors import ErrorCode, Problem, unwrap
+from services.gateway.admission.doorkeeper import Doorkeeper
+from services.gateway.admission.submitting import Accepted, Submitting
 from services.gateway.core import openai, sse
-from services.gateway.http import HttpApi, body_of, idempotency_key, problem_response, traceparent, unwrap
+from services.gateway.http.requests import body_of, caller_of, idempotency_key, traceparent
+from services.gateway.http.responses import problem_response
+from services.gateway.http.task_stream import HEADERS
 from services.gateway.incident import internal
-from services.gateway.mailbox import Delta, Done, Gone, Leaving, Mailbox, Mailboxes, Restarted
-from services.gateway.submitting import Accepted, Submitting
-from services.gateway.task_stream import HEADERS
-from services.gateway.tasks import Tasks
+from services.gateway.reading.mailbox import Delta, Done, Gone, Leaving, Mailbox, Mailboxes, Restarted
+from services.gateway.reading.tasks import Tasks
 
 _RESTARTED = Problem(ErrorCode.RESTARTED, "the text so far was lost with the process that had it; ask again")
 _LEAVING = Problem(ErrorCode.UNAVAILABLE, "this gateway leaves; the task goes on and can be read by its id")
@@ -23,9 +25,9 @@ class ChatCompletions:
     """The handler of chat completions."""
 
     def __init__(
-        self, api: HttpApi, submitting: Submitting, tasks: Tasks, mailboxes: Mailboxes, *, heartbeat_s: float
+        self, doorkeeper: Doorkeeper, submitting: Submitting, tasks: Tasks, mailboxes: Mailboxes, *, heartbeat_s: float
     ) -> None:
-        self._api = api
+        self._doorkeeper = doorkeeper
         self._submitting = submitting
         self._tasks = tasks
         self._mailboxes = mailboxes
@@ -37,7 +39,7 @@ class ChatCompletions:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Submit, then wait for the answer or stream it."""
-        caller = self._api.caller(request)
+        caller = caller_of(request, self._doorkeeper)
         asked = await body_of(request, openai.decode_chat_request)
         submission = unwrap(openai.submission_of(asked, idempotency_key(request)))
         mailbox = self._mailboxes.open(resumable=False)

@@ -1,0 +1,1 @@
+"""From a prompt to its acknowledgment, the same for all transports."""

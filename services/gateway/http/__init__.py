@@ -1,0 +1,1 @@
+"""The HTTP port: native routes, server-sent events, OpenAI's shape, the page."""

@@ -1,0 +1,1 @@
+"""Connections that stay: `/v1/ws`, one session each, and two ways to carry it."""
