@@ -17,13 +17,14 @@ import msgspec
 
 from millrace_operator.core import conditions, troubles
 from millrace_operator.core.decide import Decision, decide
-from millrace_operator.core.definitions import DIGEST
+from millrace_operator.core.definitions import digests
 from millrace_operator.core.desired import (
     POOL_LABEL,
     Installation,
     labels_of,
     name_of,
     objects,
+    owned_by,
     selector_of,
 )
 from millrace_operator.core.draining import COST, DRAINING_COST, FINISHED_COST, MARK, Leaver, Steps, mark_of, steps
@@ -37,6 +38,7 @@ from millrace_operator.core.vocabulary import Manual, Memory, Mode, Observation,
 from millrace_operator.core.worker_pool import (
     ColdStartStatus,
     DecisionStatus,
+    Drain,
     QueueStatus,
     RatesStatus,
     WorkerPoolStatus,
@@ -51,6 +53,7 @@ APPLY_S: Final = 60.0  # objects are applied again after so long, whatever someb
 STATUS_S: Final = 5.0  # between two writes of a status
 LEARNED_S: Final = 60.0  # between two writes of what was learned
 SETTLE_S: Final = 5.0  # for a write of ours to come back by the watch
+OWN_SCHEMAS: Final = digests()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,6 @@ class World:
     signals: Signals
     installed: Installation
     lag: Callable[[str], int | None] = lambda _: None
-    digest: Callable[[], str] = lambda: DIGEST
 
 
 class PoolKeeper:
@@ -82,10 +84,12 @@ class PoolKeeper:
         self._decided: DecisionStatus | None = None
         self._ordered: tuple[int, float] | None = None  # replicas written to the Deployment, and when
         self._asked: tuple[int, float] | None = None  # replicas written to the pool, and when
+        self._marked: dict[str, tuple[float | None, float]] = {}  # marks written to pods (None: taken back), and when
         self._conditions: tuple[Condition, ...] = ()
         self._status: dict[str, Any] = {}
         self._status_at = float("-inf")
         self._trouble = ""
+        self._dead = (0, float("-inf"))  # tasks given up and when the last was; a new dispatcher knows of none
 
     @property
     def ready(self) -> bool:
@@ -97,12 +101,15 @@ class PoolKeeper:
         raw = self._world.store.get("WorkerPool", self.key)
         if raw is None:
             return
+        deleting = "deletionTimestamp" in raw["metadata"]
+        self._marked = {pod: own for pod, own in self._marked.items() if now - own[1] < SETTLE_S}
         pool = read(Manifest("the cluster", 1, {**raw, "status": None}))
         if isinstance(pool, Flaw):
             await self._tell_flaw(raw, f"{pool.path}: {pool.rule}", now)
+            if deleting and await self._carry(Drain(), 0, now) == 0:  # it can go, whatever it says
+                await self._release(raw)
             return
         assert isinstance(pool, WorkerPool)
-        deleting = "deletionTimestamp" in raw["metadata"]
         paused = policy_of(pool).mode is Mode.PAUSED
         await self._hold(raw, deleting=deleting)
         if deleting and FINALIZER not in raw["metadata"].get("finalizers", ()):
@@ -122,11 +129,11 @@ class PoolKeeper:
         self._estimates = estimates
         left = None
         if deleting or not paused:
-            left = await self._carry(pool, wanted, now)
+            left = await self._carry(pool.spec.drain, wanted, now)
         if deleting and left == 0:
             await self._release(raw)
             return
-        await self._keep(now)
+        await self._keep(raw, now)
         await self._tell(pool, raw, decision, wanted=wanted, now=now)
 
     # -- what is there ------------------------------------------------------------------------------------------------
@@ -156,6 +163,12 @@ class PoolKeeper:
         if self._asked and now - self._asked[1] < SETTLE_S:
             return self._asked[0]
         return pool.spec.replicas
+
+    def _since(self, pod: Object) -> float | None:
+        """Since when it is marked to leave; our own last word until the watch brings it back, lest another one is marked."""
+        if own := self._marked.get(pod["metadata"]["name"]):
+            return own[0]
+        return mark_of(pod["metadata"].get("annotations", {}))
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -235,7 +248,7 @@ class PoolKeeper:
         self, pool: WorkerPool, raw: Object, signal: Signal | None, estimates: Estimates, now: float
     ) -> Observation:
         pods = self._pods()
-        working = [pod for pod in pods if _mark(pod) is None]
+        working = [pod for pod in pods if self._since(pod) is None]
         fast, slow = estimates.arrivals.rates()
         hand = by_hand(raw, (MANAGER, SCALER))
         return Observation(
@@ -269,7 +282,7 @@ class PoolKeeper:
         log.info("pool %s: %s", self.key[1], decision.sentence)
         await self._event(raw, decision.reason, decision.sentence)
 
-    async def _carry(self, pool: WorkerPool, wanted: int, now: float) -> int:
+    async def _carry(self, drain: Drain, wanted: int, now: float) -> int:
         """Move the Deployment towards the number; how many pods and replicas are left at most."""
         deployment = self._deployment
         if deployment is None:
@@ -278,7 +291,7 @@ class PoolKeeper:
         pods = self._pods()
         leavers = await asyncio.gather(*(self._leaver(pod) for pod in pods))
         addresses = {pod["metadata"]["name"]: pod.get("status", {}).get("podIP", "") for pod in pods}
-        deadline_s = float(pool.spec.drain.deadline_seconds)
+        deadline_s = float(drain.deadline_seconds)
         todo = steps(wanted, ordered, leavers, deadline_s, now)
         if todo.mark:  # who has the least to lose?
             running = await asyncio.gather(*(self._world.drains.look(addresses[one.name]) for one in leavers))
@@ -292,7 +305,7 @@ class PoolKeeper:
         return max(len(pods), ordered if todo.replicas is None else todo.replicas)
 
     async def _leaver(self, pod: Object) -> Leaver:
-        since = _mark(pod)
+        since = self._since(pod)
         in_flight = None
         if since is not None:
             in_flight = await self._in_flight(pod)
@@ -312,11 +325,11 @@ class PoolKeeper:
 
     async def _drain(self, todo: Steps, addresses: Mapping[str, str], now: float) -> None:
         for name in todo.take_back:
-            await self._mark(name, None, None)
+            await self._mark(name, now, leaves=False)
             if addresses[name]:
                 await self._world.drains.end(addresses[name])
         for name in todo.mark:
-            await self._mark(name, f"{now:.0f}", DRAINING_COST)
+            await self._mark(name, now, leaves=True)
             if addresses[name]:
                 await self._world.drains.begin(addresses[name])
         for name in todo.finished:
@@ -324,9 +337,10 @@ class PoolKeeper:
                 "Pod", (self.key[0], name), {"metadata": {"annotations": {COST: FINISHED_COST}}}
             )
 
-    async def _mark(self, name: str, since: str | None, cost: str | None) -> None:
-        annotations = {MARK: since, COST: cost}
+    async def _mark(self, name: str, now: float, *, leaves: bool) -> None:
+        annotations = {MARK: f"{now:.0f}", COST: DRAINING_COST} if leaves else {MARK: None, COST: None}
         await self._world.cluster.patch("Pod", (self.key[0], name), {"metadata": {"annotations": annotations}})
+        self._marked[name] = (now if leaves else None, now)
 
     # -- what was learned ---------------------------------------------------------------------------------------------
 
@@ -340,7 +354,7 @@ class PoolKeeper:
             self._estimates = from_dict(self._kept)
         return self._estimates
 
-    async def _keep(self, now: float) -> None:
+    async def _keep(self, raw: Object, now: float) -> None:
         assert self._estimates
         learned = to_dict(self._estimates)
         if learned in (self._kept, to_dict(Estimates())) or now - self._kept_at < LEARNED_S:
@@ -353,6 +367,7 @@ class PoolKeeper:
                     "namespace": self.key[0],
                     "name": _learned_name(self.key[1]),
                     "labels": labels_of(self.key[1]),
+                    "ownerReferences": [owned_by(raw)],
                 },
                 "data": {"learned.json": json.dumps(learned)},
             }
@@ -365,8 +380,10 @@ class PoolKeeper:
         assert self._estimates
         policy, estimates = policy_of(pool), self._estimates
         signal = self._world.signals.latest(self.key[1])
+        if signal and signal.last_dead_at >= self._dead[1]:
+            self._dead = (signal.dead, signal.last_dead_at)
         ready_s = estimates.cold_start.ready_s
-        facts = [facts_of(pod, draining=_mark(pod) is not None) for pod in self._pods()]
+        facts = [facts_of(pod, draining=self._since(pod) is not None) for pod in self._pods()]
         deployment = self._deployment
         found = troubles.find(facts, refusal(deployment) if deployment else "", ready_s, now)
         self._shown = troubles.debounce(self._shown, found, now)
@@ -380,7 +397,8 @@ class PoolKeeper:
             *([conditions.scaling_limited(policy, decision)] if decision else ()),
             conditions.signal_fresh(signal.age_s if signal else float("inf")),
             conditions.draining(leaving),
-            conditions.crd_outdated(self._world.digest(), DIGEST),
+            conditions.poisoned(*self._dead, now),
+            *self._schema(),
         ]
         generation = raw["metadata"]["generation"]
         self._conditions = conditions.merge(self._before(raw), sayings, generation, now)
@@ -418,8 +436,12 @@ class PoolKeeper:
     async def _tell_flaw(self, raw: Object, flaw: str, now: float) -> None:
         saying = conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, flaw)
         generation = raw["metadata"]["generation"]
-        self._conditions = conditions.merge(self._before(raw), [saying], generation, now)
+        self._conditions = conditions.merge(self._before(raw), [saying, *self._schema()], generation, now)
         await self._write(WorkerPoolStatus(observed_generation=generation, conditions=self._conditions), now)
+
+    def _schema(self) -> list[conditions.Saying]:
+        schemas = self._world.store.digests
+        return [] if schemas is None else [conditions.crd_outdated(schemas, OWN_SCHEMAS)]
 
     def _accepted(self) -> conditions.Saying:
         if self.verdict is None:
@@ -447,7 +469,7 @@ class PoolKeeper:
     async def _tell_trouble(self, raw: Object) -> None:
         sentence = self._shown.shown.sentence if self._shown.shown else ""
         if sentence != self._trouble and self._shown.shown:
-            await self._event(raw, self._shown.shown.trouble, sentence, warning=True)
+            await self._event(raw, self._shown.shown.reason, sentence, warning=True)
         self._trouble = sentence
 
     async def _event(self, raw: Object, reason: str, message: str, *, warning: bool = False) -> None:
@@ -473,10 +495,6 @@ def policy_of(pool: WorkerPool) -> Policy:
         step_up=scaling.step_limits.max_up,
         step_period_s=float(scaling.step_limits.period_seconds),
     )
-
-
-def _mark(pod: Object) -> float | None:
-    return mark_of(pod["metadata"].get("annotations", {}))
 
 
 def _runs(pod: Object) -> bool:

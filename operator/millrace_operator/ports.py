@@ -56,12 +56,8 @@ class Cluster(Protocol):
         """Set the replicas by the scale subresource."""
         ...
 
-    async def delete(self, kind: str, key: Key) -> None:
-        """Delete; an object that went meanwhile is no error."""
-        ...
-
     async def digests(self) -> Mapping[str, str]:
-        """The schema digests of our custom resource definitions, by kind; of one that is not served there is none."""
+        """The schema digests of our custom resource definitions, by kind: "" without one, and no entry for a kind not served."""
         ...
 
     async def event(self, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
@@ -105,3 +101,5 @@ class Signal:
     service_s: float
     arrived: int  # tasks under this epoch
     ended: int  # tasks that service_s was learned from
+    dead: int = 0  # tasks given up under this epoch
+    last_dead_at: float = float("-inf")  # Unix s; -inf: none was

@@ -22,13 +22,17 @@ def key_of(body: Object) -> Key:
 
 
 class Store:
-    """Objects by kind and key. `listed` is set once every watched kind was read as a whole."""
+    """Objects by kind and key. `listed` is set once every watched kind was read as a whole.
+
+    `digests`: of the schemas that the cluster serves, by kind, as `Cluster.digests` told last; None: it did not yet.
+    """
 
     def __init__(self, kinds: Collection[str]) -> None:
         self._objects: dict[str, dict[Key, Object]] = {kind: {} for kind in kinds}
         self._listeners: list[tuple[frozenset[str], Seen]] = []
         self._unlisted = set(kinds)
         self.listed = asyncio.Event()
+        self.digests: Mapping[str, str] | None = None
 
     def all(self, kind: str) -> Mapping[Key, Object]:
         """Every object of a kind."""

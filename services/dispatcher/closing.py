@@ -90,6 +90,7 @@ class Closing:
             if end.kind == OUTCOME_KIND_FAILED:
                 await patiently("burying a task", lambda: self._own.world.lanes.bury(self._dead(state)))
                 dispatcher_dead.labels(self._own.pool).inc()
+                self._own.table.buried(now())
             outcome = self._outcome(end)
             while True:
                 ended = await patiently(

@@ -234,13 +234,14 @@ class Law:
             )
             for p in world.pods
         ]
-        back, gone = take_back(victims, decision.moves.take_back), choose(victims, decision.moves.drain)
+        missing = decision.desired - seen.ready - len(seen.starting)
+        back, gone = take_back(victims, missing), choose(victims, -missing)
         for pod in world.pods:
             if str(pod.number) in back:
                 pod.drains = None
             elif str(pod.number) in gone:
                 pod.drains = now
-        for _ in range(decision.moves.order):
+        for _ in range(missing - len(back)):
             world.order(now)
 
 

@@ -9,15 +9,6 @@ from tests.support.api_server import ApiServer, api_server
 
 __all__ = ["api_server"]
 
-TEST_TIMEOUT_S = 60
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test pays for its own time only: whoever comes first starts the API server."""
-    for item in items:
-        if "api_server" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S, func_only=True))
-
 
 @pytest.fixture(scope="session")
 def cluster(api_server: ApiServer) -> ApiServer:

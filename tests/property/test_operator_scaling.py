@@ -8,10 +8,10 @@ from dataclasses import replace
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from millrace_operator.core.decide import Moves, decide
+from millrace_operator.core.decide import decide
 from millrace_operator.core.need import arrival_rate
 from millrace_operator.core.scaling import BLIND_S, FROZEN_S, scale
-from millrace_operator.core.vocabulary import Bound, Learned, Manual, Memory, Mode, Observation, Policy, Reason
+from millrace_operator.core.vocabulary import Bound, Learned, Manual, Memory, Mode, Observation, Policy, ScalingReason
 
 NOW = 1.7e9
 THOUSAND = settings(max_examples=1000, deadline=None)
@@ -108,8 +108,6 @@ def test_only_in_mode_auto_anything_moves(policy, seen, learned, memory, mode):
     decision = decide(replace(policy, mode=mode), seen, learned, memory, NOW)
     assert decision.desired == seen.replicas
     assert decision.bound is Bound.MODE
-    if mode is Mode.PAUSED:
-        assert decision.moves == Moves(0, 0, 0)
 
 
 @THOUSAND
@@ -161,7 +159,7 @@ def test_from_zero_the_first_work_is_answered_at_once(policy, seen, learned, mem
     assume(seen.waiting or seen.work_s or seen.running)
     outcome = scale(policy, seen, learned, memory, NOW)
     assert outcome.to >= 1
-    assert outcome.reason is Reason.FROM_ZERO
+    assert outcome.reason is ScalingReason.FROM_ZERO
 
 
 @THOUSAND
@@ -176,18 +174,13 @@ def test_nothing_is_lowered_below_a_wish_that_is_held(policy, seen, learned, mem
 
 @THOUSAND
 @given(drawn(a_policy), drawn(a_sight, fewest=1, ages=EVER), LEARNED, PAST)
-def test_a_step_up_keeps_its_limit_and_takes_back_what_drains(policy, seen, learned, memory):
-    """With what was ordered within the period; beyond it only people's bounds go. Draining pods come before new ones."""
+def test_a_step_up_keeps_its_limit(policy, seen, learned, memory):
+    """With what was ordered within the period; beyond it only people's bounds go."""
     decision = decide(policy, seen, learned, memory, NOW)
     ordered = sum(pods for at, pods in memory.ups if at > NOW - policy.step_period_s)
     up = decision.desired - seen.replicas
     assert up <= max(policy.step_up - ordered, policy.minimum - seen.replicas, 0)
-    take_back, order, drain = decision.moves.take_back, decision.moves.order, decision.moves.drain
-    there = seen.ready + len(seen.starting)
-    assert there + take_back + order - drain == decision.desired
-    assert min(take_back, order, drain) >= 0 == drain * (order + take_back)
-    assert take_back == seen.draining or (order == 0 and take_back < seen.draining)
-    if up > 0 and decision.reason is not Reason.BOUNDS:
+    if up > 0 and decision.reason is not ScalingReason.BOUNDS:
         assert sum(p for at, p in decision.memory.ups if at > NOW - policy.step_period_s) == ordered + up
 
 

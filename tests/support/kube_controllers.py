@@ -41,7 +41,7 @@ class Controllers:
             await self._make(deployment, pool)
         for pod in sorted(pods, key=_rank)[: max(len(pods) - deployment["spec"]["replicas"], 0)]:
             self.deleted.append(pod["metadata"]["name"])
-            await self._cluster.delete("Pod", ("default", pod["metadata"]["name"]))
+            await self._cluster._client.delete(_RESOURCES["Pod"], pod["metadata"]["name"], namespace="default")
         for pod in pods:
             await self._tend(pod)
 

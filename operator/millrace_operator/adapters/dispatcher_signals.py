@@ -24,4 +24,6 @@ class DispatcherSignals:
             service_s=said.service_s,
             arrived=said.arrived,
             ended=said.ended,
+            dead=said.dead,
+            last_dead_at=said.last_dead_at.ToNanoseconds() / 1e9 if said.dead else float("-inf"),
         )

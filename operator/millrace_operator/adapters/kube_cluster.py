@@ -15,6 +15,8 @@ from lightkube import AsyncClient
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 from lightkube.types import PatchType
 
+from millrace_operator.core.definitions import DIGEST, GROUP, VERSION
+from millrace_operator.core.desired import POOL_LABEL
 from millrace_operator.ports import MANAGER, SCALER, ApiError
 from millrace_operator.store import Key, Object
 
@@ -31,12 +33,11 @@ class Kind:
     watched: str | None = None
 
 
-POOL_LABEL: Final = "millrace.dev/pool"
 KINDS: Final[Mapping[str, Kind]] = {
-    "WorkerPool": Kind("millrace.dev", "v1alpha1", "workerpools", ""),
-    "ModelRoute": Kind("millrace.dev", "v1alpha1", "modelroutes", ""),
-    "Tenant": Kind("millrace.dev", "v1alpha1", "tenants", ""),
-    "LimitPolicy": Kind("millrace.dev", "v1alpha1", "limitpolicies", ""),
+    "WorkerPool": Kind(GROUP, VERSION, "workerpools", ""),
+    "ModelRoute": Kind(GROUP, VERSION, "modelroutes", ""),
+    "Tenant": Kind(GROUP, VERSION, "tenants", ""),
+    "LimitPolicy": Kind(GROUP, VERSION, "limitpolicies", ""),
     "Secret": Kind("", "v1", "secrets", ""),
     "Deployment": Kind("apps", "v1", "deployments", POOL_LABEL),
     "Pod": Kind("", "v1", "pods", POOL_LABEL),
@@ -133,10 +134,6 @@ class KubeCluster:
             )
         )
 
-    async def delete(self, kind: str, key: Key) -> None:
-        """Delete; an object that went meanwhile is no error."""
-        await self._absent_is_none(self._client.delete(_RESOURCES[kind], key[1], namespace=key[0]))
-
     async def event(self, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """Tell people, where `kubectl describe` shows it."""
         metadata = about["metadata"]
@@ -174,11 +171,11 @@ class KubeCluster:
 
         found = {}
         for kind, where in KINDS.items():
-            if where.group == "millrace.dev":
+            if where.group == GROUP:
                 name = f"{where.plural}.{where.group}"
                 served = await self._absent_is_none(self._client.get(_DEFINITIONS, name))
                 if served and is_served(served):
-                    found[kind] = served["metadata"].get("annotations", {}).get("millrace.dev/schema-digest", "")
+                    found[kind] = served["metadata"].get("annotations", {}).get(DIGEST, "")
         return found
 
     async def _absent_is_none(self, asking: Awaitable[Any]) -> Object | None:

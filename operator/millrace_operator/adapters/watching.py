@@ -29,7 +29,7 @@ EXIT_S: Final = 5.0
 
 async def watch(store: Store, cluster: Cluster, namespace: str) -> None:
     """Keep the store current until cancelled. Waits until the custom resources are served."""
-    await _served(cluster)
+    await _served(store, cluster)
     stop = threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -51,11 +51,12 @@ async def watch(store: Store, cluster: Cluster, namespace: str) -> None:
         await asyncio.gather(watching, relisting, return_exceptions=True)
 
 
-async def _served(cluster: Cluster) -> None:
+async def _served(store: Store, cluster: Cluster) -> None:
     told = False
     while True:
         try:
-            missing = set(OURS) - (await cluster.digests()).keys()
+            store.digests = await cluster.digests()
+            missing = set(OURS) - store.digests.keys()
         except ApiError as reason:
             missing, why = set(OURS), str(reason)
         else:
@@ -77,6 +78,10 @@ async def _relist(store: Store, cluster: Cluster) -> None:
             except ApiError as reason:
                 log.warning("%s objects cannot be listed: %s", kind, reason)
                 delay = WAIT_S if not store.listed.is_set() else RELIST_S / 10
+        try:
+            store.digests = await cluster.digests()
+        except ApiError as reason:
+            log.warning("the custom resource definitions cannot be read: %s", reason)
         await asyncio.sleep(delay)
 
 

@@ -3,26 +3,18 @@
 Messages change only with what they tell, never with the clock, so that a status is written when there is news.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final, Literal
 
 from millrace_operator.core.decide import Decision, clock
 from millrace_operator.core.reasons import Condition, ConditionType, Reason
 from millrace_operator.core.scaling import BLIND_S, FROZEN_S
-from millrace_operator.core.troubles import PodFacts, Shown, Trouble, usable
+from millrace_operator.core.troubles import PodFacts, Shown, usable
 from millrace_operator.core.vocabulary import Bound, Mode, Policy
 
-CRD_OUTDATED: Final = "CRDOutdated"  # is the schema in the cluster another one than this operator's?
-
-
-class Schema(StrEnum):
-    """Reasons of CRDOutdated."""
-
-    DIFFERS = "SchemaDiffers"
-    CURRENT = "SchemaCurrent"
+LATELY_S: Final = 900.0  # after the last dead letter; the window of the alert MillracePoisonedTasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +23,7 @@ class Saying:
 
     type: str
     holds: bool
-    reason: Reason | Trouble | Schema
+    reason: Reason
     message: str
 
 
@@ -40,7 +32,7 @@ def ready(
 ) -> Saying:
     """Do workers take tasks, or would the first task start one? If neither: the one sentence why."""
 
-    def saying(holds: bool, reason: Reason | Trouble, message: str) -> Saying:
+    def saying(holds: bool, reason: Reason, message: str) -> Saying:
         return Saying(ConditionType.READY, holds, reason, message)
 
     trouble, take = shown.shown, usable(pods, shown, now)
@@ -54,7 +46,7 @@ def ready(
             return saying(True, Reason.AT_ZERO, "no worker, because no work waits; the first task starts one")
         return saying(False, Reason.NO_WORKERS, f"the mode is {policy.mode} and replicas is 0")
     if trouble:
-        return saying(False, trouble.trouble, trouble.sentence)
+        return saying(False, trouble.reason, trouble.sentence)
     births = [pod.created for pod in pods if not pod.draining]
     if not births:
         return saying(False, Reason.NO_WORKERS, f"{desired} wanted, and no pod has been made yet")
@@ -107,12 +99,37 @@ def draining(pods: int) -> Saying:
     return Saying(ConditionType.DRAINING, True, Reason.WORKERS_DRAIN, some)
 
 
-def crd_outdated(installed: str, own: str) -> Saying:
-    """Is the schema that the cluster serves another one than this operator was built with? Both as digests."""
-    if installed == own:
-        return Saying(CRD_OUTDATED, False, Schema.CURRENT, "the cluster has the schema of this operator")
-    message = f"the cluster has schema {installed or 'without a digest'}, this operator {own}: install its CRDs"
-    return Saying(CRD_OUTDATED, True, Schema.DIFFERS, message)
+def poisoned(dead: int, last_at: float, now: float) -> Saying:
+    """Were tasks given up lately? `dead`: by the dispatcher that gave up the last one, at `last_at` (Unix s; -inf: none was).
+
+    >>> poisoned(3, 43390.0, now=43400.0).message
+    '3 tasks were given up since its dispatcher took the pool, the last at 12:03:10Z; `millrace dead list` shows them'
+    """
+    if now - last_at >= LATELY_S:
+        message = f"no task was given up within {LATELY_S / 60:g} min"
+        return Saying(ConditionType.POISONED, False, Reason.NO_DEAD_LETTERS, message)
+    some = "1 task was" if dead == 1 else f"{dead} tasks were"
+    message = f"{some} given up since its dispatcher took the pool, the last at {clock(last_at)}; `millrace dead list` shows them"
+    return Saying(ConditionType.POISONED, True, Reason.DEAD_LETTERS, message)
+
+
+def crd_outdated(cluster: Mapping[str, str], own: Mapping[str, str]) -> Saying:
+    """Has the cluster other definitions than this operator was built with? Both as digests by kind; older or newer is not known.
+
+    >>> crd_outdated({"Tenant": "a1", "WorkerPool": "c3"}, {"Tenant": "b2", "WorkerPool": "c3"}).message
+    "the cluster's Tenant is a1, this operator's b2; install the CRDs and the operator of one release"
+    """
+    others = [
+        f"the cluster's {kind} is {cluster.get(kind, 'not served') or 'without a digest'}, this operator's {digest}"
+        for kind, digest in own.items()
+        if cluster.get(kind) != digest
+    ]
+    if not others:
+        return Saying(
+            ConditionType.CRD_OUTDATED, False, Reason.SCHEMA_CURRENT, "the cluster has this operator's schema"
+        )
+    message = f"{'; '.join(others)}; install the CRDs and the operator of one release"
+    return Saying(ConditionType.CRD_OUTDATED, True, Reason.SCHEMA_DIFFERS, message)
 
 
 def merge(before: Iterable[Condition], sayings: Iterable[Saying], generation: int, now: float) -> tuple[Condition, ...]:

@@ -6,16 +6,17 @@ from datetime import UTC, datetime
 
 from millrace_operator.core.need import eta
 from millrace_operator.core.scaling import BLIND_S, FROZEN_S, scale
-from millrace_operator.core.vocabulary import Bound, Learned, Memory, Mode, Need, Observation, Outcome, Policy, Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Moves:
-    """What the pods have to do: come back from draining, be ordered, drain. Of the last two one is 0."""
-
-    take_back: int
-    order: int
-    drain: int
+from millrace_operator.core.vocabulary import (
+    Bound,
+    Learned,
+    Memory,
+    Mode,
+    Need,
+    Observation,
+    Outcome,
+    Policy,
+    ScalingReason,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,9 @@ class Decision:
 
     current: int
     desired: int
-    reason: Reason
+    reason: ScalingReason
     bound: Bound
     sentence: str
-    moves: Moves
     need: Need
     wish: int | None  # what the work asks for, up to maxReplicas, for `Estimates.wished`; None: nobody could see
     memory: Memory  # give it to the next tick
@@ -47,82 +47,68 @@ def decide(policy: Policy, seen: Observation, learned: Learned, memory: Memory, 
     >>> decision = decide(Policy(maximum=40, step_up=1), seen, Learned(40.0, 100.0), Memory(), now=100.0)
     >>> print(decision.sentence)
     10 -> 11: 4100 s of work wait for 8 pods of 8 slots and 2 more are 12 s away; wanted within 5 s; 12 are wanted, at most 1 may come within 30 s
-    >>> decision.moves
-    Moves(take_back=0, order=1, drain=0)
     """
     outcome = scale(policy, seen, learned, memory, now)
-    steps = Moves(0, 0, 0) if policy.mode is Mode.PAUSED else moves(seen, outcome.to)
     sees = policy.mode is Mode.AUTO and seen.signal_age_s <= FROZEN_S
     return Decision(
         seen.replicas,
         outcome.to,
         outcome.reason,
         outcome.bound,
-        f"{seen.replicas} -> {outcome.to}: {_say(policy, seen, learned, outcome, steps=steps, now=now)}",
-        steps,
+        f"{seen.replicas} -> {outcome.to}: {_say(policy, seen, learned, outcome, now)}",
         outcome.need,
         min(outcome.need.pods, policy.maximum) if sees else None,
         outcome.memory,
     )
 
 
-def moves(seen: Observation, desired: int) -> Moves:
-    """Pods that drain come back before one is ordered.
-
-    >>> moves(Observation(replicas=5, ready=4, starting=(1.0,), draining=2), desired=8)
-    Moves(take_back=2, order=1, drain=0)
-    """
-    missing = desired - seen.ready - len(seen.starting)
-    take_back = min(max(missing, 0), seen.draining)
-    return Moves(take_back, max(missing, 0) - take_back, max(-missing, 0))
-
-
-def _say(policy: Policy, seen: Observation, learned: Learned, outcome: Outcome, *, steps: Moves, now: float) -> str:
+def _say(policy: Policy, seen: Observation, learned: Learned, outcome: Outcome, now: float) -> str:
     parts = [_because(policy, seen, learned, outcome, now), *_limit(policy, seen, outcome)]
-    if steps.take_back and outcome.to > seen.replicas:
-        parts.append(f"{steps.take_back} of them {'comes' if steps.take_back == 1 else 'come'} back from draining")
+    back = min(outcome.to - seen.ready - len(seen.starting), seen.draining)  # before a new pod is ordered
+    if back > 0 and outcome.to > seen.replicas:
+        parts.append(f"{back} of them {'comes' if back == 1 else 'come'} back from draining")
     return "; ".join(parts)
 
 
 def _because(policy: Policy, seen: Observation, learned: Learned, outcome: Outcome, now: float) -> str:
     need = outcome.need
     match outcome.reason:
-        case Reason.FROM_ZERO:
+        case ScalingReason.FROM_ZERO:
             return f"{_work(seen)} and no pod is there; one takes about {_seconds(learned.ready_s)} to be ready"
-        case Reason.WORK_WAITS:
+        case ScalingReason.WORK_WAITS:
             return f"{_work(seen)} for {_pods(policy, seen, learned, now)}; wanted within {_seconds(policy.wait_s)}"
-        case Reason.LOAD_GREW:
+        case ScalingReason.LOAD_GREW:
             waits = f" while {_work(seen)}" if seen.work_s else ""
             return (
                 f"what arrives keeps {need.load:.3g} slots busy{waits}, for {_pods(policy, seen, learned, now)}; "
                 f"at most {policy.headroom:.0%} of the slots shall be busy"
             )
-        case Reason.LOAD_FELL:
+        case ScalingReason.LOAD_FELL:
             return f"no more were needed for {_seconds(learned.hold_s)}"
-        case Reason.IDLE:
+        case ScalingReason.IDLE:
             return f"nothing waited, ran or arrived for {_seconds(policy.idle_s)}"
-        case Reason.BOUNDS:
+        case ScalingReason.BOUNDS:
             return _rule(policy, seen, outcome.bound)
-        case Reason.STEADY:
+        case ScalingReason.STEADY:
             return "as many as needed"
-        case Reason.HELD if outcome.bound is Bound.IDLE:
+        case ScalingReason.HELD if outcome.bound is Bound.IDLE:
             return f"nothing waits or runs; zero at {clock(outcome.until)}"
-        case Reason.HELD if outcome.bound is Bound.CONFIRM:
+        case ScalingReason.HELD if outcome.bound is Bound.CONFIRM:
             return f"fewer would do; a small step down waits until {clock(outcome.until)}"
-        case Reason.HELD:
+        case ScalingReason.HELD:
             return f"fewer would do; held until {clock(outcome.until)}"
-        case Reason.CONFIRMING:
+        case ScalingReason.CONFIRMING:
             return f"{need.pods} would be better, if that lasts until {clock(outcome.until)}"
-        case Reason.LIMITED:
+        case ScalingReason.LIMITED:
             return "more are wanted" if need.pods > outcome.to else "fewer are wanted"
-        case Reason.SIGNAL_STALE:
+        case ScalingReason.SIGNAL_STALE:
             return "the dispatcher's signal is stale; nothing moves on it"
-        case Reason.SIGNAL_LOST:
+        case ScalingReason.SIGNAL_LOST:
             lag = "Kafka's lag is unknown" if seen.lag is None else "Kafka's lag asks for no more"
             return f"{_silence(seen)}; nothing is lowered and {lag}"
-        case Reason.LAG:
+        case ScalingReason.LAG:
             return f"{_silence(seen)}; {_count(seen.lag or 0, 'task')} of {_seconds(seen.service_s)} in Kafka ask for {need.pods}"
-        case Reason.MODE:
+        case ScalingReason.MODE:
             return f"the mode is {policy.mode}: {_WHO[policy.mode]}"
 
 
@@ -135,10 +121,10 @@ _WHO = {
 
 
 def _limit(policy: Policy, seen: Observation, outcome: Outcome) -> list[str]:
-    if outcome.reason is Reason.BOUNDS or outcome.bound not in _RULES:
+    if outcome.reason is ScalingReason.BOUNDS or outcome.bound not in _RULES:
         return []
     rule = _rule(policy, seen, outcome.bound)
-    if outcome.reason is Reason.LIMITED:
+    if outcome.reason is ScalingReason.LIMITED:
         return [rule]
     return [f"{'1 is' if outcome.need.pods == 1 else f'{outcome.need.pods} are'} wanted, {rule}"]
 

@@ -37,6 +37,11 @@ def definitions() -> dict[str, dict[str, Any]]:
     return {f"{kind.plural}.{GROUP}": definition(kind) for kind in CUSTOM_RESOURCES}
 
 
+def digests() -> dict[str, str]:
+    """What the annotation DIGEST says in the CRDs of this schema, by kind."""
+    return {crd["spec"]["names"]["kind"]: crd["metadata"]["annotations"][DIGEST] for crd in definitions().values()}
+
+
 def definition(kind: type[CustomResource]) -> dict[str, Any]:
     """The CRD of one kind."""
     subresources: dict[str, Any] = {"status": {}}

@@ -55,6 +55,18 @@ def selector_of(pool: str) -> str:
     return f"{POOL_LABEL}={pool}"
 
 
+def owned_by(pool: Mapping[str, Any]) -> Json:
+    """The owner reference with which an object goes when its pool goes. `pool`: as the API server has it."""
+    return {
+        "apiVersion": pool["apiVersion"],
+        "kind": pool["kind"],
+        "name": pool["metadata"]["name"],
+        "uid": pool["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
 def objects(pool: WorkerPool, owner: Mapping[str, Any], installed: Installation) -> Iterator[Json]:
     """Everything that a pool needs but its number of workers. `owner`: the pool as the API server has it."""
     yield _deployment(pool, owner, installed)
@@ -70,16 +82,7 @@ def _head(pool: WorkerPool, owner: Mapping[str, Any], api_version: str, kind: st
             "name": name_of(pool.metadata.name),
             "namespace": owner["metadata"]["namespace"],
             "labels": _all_labels(pool),
-            "ownerReferences": [
-                {
-                    "apiVersion": owner["apiVersion"],
-                    "kind": owner["kind"],
-                    "name": owner["metadata"]["name"],
-                    "uid": owner["metadata"]["uid"],
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [owned_by(owner)],
         },
     }
 

@@ -24,6 +24,7 @@ class ConditionType(StrEnum):
     DRAINING = "Draining"  # do workers finish their last tasks before they go?
     KEYS_FOUND = "KeysFound"  # are the API keys of this tenant in the Secrets that it names?
     POISONED = "Poisoned"  # have tasks of this pool been given up lately?
+    CRD_OUTDATED = "CRDOutdated"  # are the cluster's custom resource definitions others than this operator's?
 
 
 class Reason(StrEnum):
@@ -43,6 +44,14 @@ class Reason(StrEnum):
     DELETING = "Deleting"
     PUBLISHED = "Published"  # in the snapshot that all services read
     NOT_PUBLISHED = "NotPublished"  # not in it: not accepted, or the store of snapshots is away
+    # Ready: why pods of a pool do not become so
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    PODS_REFUSED = "PodsRefused"  # by admission, for another reason than a quota
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONTAINER_CONFIG = "ContainerConfig"  # a Secret, ConfigMap or command that is not there
+    CRASH_LOOP = "CrashLoop"
+    ENGINE_NOT_READY = "EngineNotReady"
     # KeysFound
     FOUND = "Found"
     # ScalingActive
@@ -63,10 +72,12 @@ class Reason(StrEnum):
     # Draining
     WORKERS_DRAIN = "WorkersDrain"
     NOTHING_DRAINS = "NothingDrains"
-    DEADLINE_PASSED = "DeadlinePassed"  # a worker went with tasks unfinished; they continue elsewhere
     # Poisoned
     DEAD_LETTERS = "DeadLetters"
     NO_DEAD_LETTERS = "NoDeadLetters"
+    # CRDOutdated
+    SCHEMA_CURRENT = "SchemaCurrent"
+    SCHEMA_DIFFERS = "SchemaDiffers"
 
 
 class Condition(Schema, frozen=True, kw_only=True):

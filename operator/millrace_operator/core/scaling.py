@@ -8,7 +8,17 @@ from dataclasses import replace
 from typing import Final
 
 from millrace_operator.core.need import needed
-from millrace_operator.core.vocabulary import Bound, Learned, Memory, Mode, Need, Observation, Outcome, Policy, Reason
+from millrace_operator.core.vocabulary import (
+    Bound,
+    Learned,
+    Memory,
+    Mode,
+    Need,
+    Observation,
+    Outcome,
+    Policy,
+    ScalingReason,
+)
 
 FROZEN_S: Final = 15.0  # a signal older than this moves nothing
 BLIND_S: Final = 60.0  # one older than this: Kafka's lag counts, as a lower bound
@@ -30,7 +40,7 @@ def scale(policy: Policy, seen: Observation, learned: Learned, memory: Memory, n
     (16, 16, 'LoadGrew', '')
     """
     if policy.mode is not Mode.AUTO:
-        return Outcome(seen.replicas, Reason.MODE, Bound.MODE, Need(seen.replicas), _blind(memory, seen, now))
+        return Outcome(seen.replicas, ScalingReason.MODE, Bound.MODE, Need(seen.replicas), _blind(memory, seen, now))
     if seen.signal_age_s > FROZEN_S:
         return _bounded(policy, seen, _unseen(policy, seen, learned, memory, now), now)
     need = needed(policy, seen, learned, now)
@@ -60,13 +70,13 @@ def _unseen(policy: Policy, seen: Observation, learned: Learned, memory: Memory,
     """The signal is stale: hold. Once it is lost, the lag may raise; nothing lowers."""
     memory, still = _blind(memory, seen, now), Need(seen.replicas)
     if seen.signal_age_s <= BLIND_S:
-        return Outcome(seen.replicas, Reason.SIGNAL_STALE, Bound.SIGNAL, still, memory)
+        return Outcome(seen.replicas, ScalingReason.SIGNAL_STALE, Bound.SIGNAL, still, memory)
     lag = seen.lag or 0
     guess = replace(seen, waiting=lag, work_s=lag * seen.service_s, running=0, arrivals_fast=0.0, arrivals_slow=0.0)
     need = needed(policy, guess, learned, now)
     if need.pods <= seen.replicas:
-        return Outcome(seen.replicas, Reason.SIGNAL_LOST, Bound.SIGNAL, still, memory)
-    return _stepped(policy, seen, Outcome(need.pods, Reason.LAG, Bound.NONE, need, memory), now)
+        return Outcome(seen.replicas, ScalingReason.SIGNAL_LOST, Bound.SIGNAL, still, memory)
+    return _stepped(policy, seen, Outcome(need.pods, ScalingReason.LAG, Bound.NONE, need, memory), now)
 
 
 def _follow(policy: Policy, seen: Observation, learned: Learned, need: Need, *, memory: Memory, now: float) -> Outcome:
@@ -77,31 +87,34 @@ def _follow(policy: Policy, seen: Observation, learned: Learned, need: Need, *, 
         memory = replace(memory, above_since=since, below_since=None)
         small = need.pods - current <= max(1.0, SMALL * current) and seen.work_s < need.service_s
         if current and small and now < since + CONFIRM_UP_S:
-            return Outcome(current, Reason.CONFIRMING, Bound.CONFIRM, need, memory, since + CONFIRM_UP_S)
-        grown = Reason.LOAD_GREW if need.carried > current else Reason.WORK_WAITS
+            return Outcome(current, ScalingReason.CONFIRMING, Bound.CONFIRM, need, memory, since + CONFIRM_UP_S)
+        grown = ScalingReason.LOAD_GREW if need.carried > current else ScalingReason.WORK_WAITS
         return _stepped(
-            policy, seen, Outcome(need.pods, grown if current else Reason.FROM_ZERO, Bound.NONE, need, memory), now
+            policy,
+            seen,
+            Outcome(need.pods, grown if current else ScalingReason.FROM_ZERO, Bound.NONE, need, memory),
+            now,
         )
     memory = replace(memory, above_since=None)
     held = highest(memory, now - learned.hold_s)
     if held >= current:
         memory = replace(memory, below_since=None)
         if need.pods == current:
-            return Outcome(current, Reason.STEADY, Bound.NONE, need, memory)
+            return Outcome(current, ScalingReason.STEADY, Bound.NONE, need, memory)
         until = max(at for at, pods in memory.wishes if pods >= current) + learned.hold_s
-        return Outcome(current, Reason.HELD, Bound.HOLD, need, memory, until)
+        return Outcome(current, ScalingReason.HELD, Bound.HOLD, need, memory, until)
     since = now if memory.below_since is None else memory.below_since
     memory = replace(memory, below_since=since)
     if held == 0 and policy.minimum == 0:
         until = (now if memory.active_at is None else memory.active_at) + policy.idle_s
         if now >= until:
-            return Outcome(0, Reason.IDLE, Bound.NONE, need, replace(memory, below_since=None))
+            return Outcome(0, ScalingReason.IDLE, Bound.NONE, need, replace(memory, below_since=None))
         if current == 1:
-            return Outcome(1, Reason.HELD, Bound.IDLE, need, memory, until)
+            return Outcome(1, ScalingReason.HELD, Bound.IDLE, need, memory, until)
     to = max(held, 1)
     if current - to < max(1.0, SMALL * current) and now < since + CONFIRM_DOWN_S:
-        return Outcome(current, Reason.HELD, Bound.CONFIRM, need, memory, since + CONFIRM_DOWN_S)
-    return Outcome(to, Reason.LOAD_FELL, Bound.NONE, need, replace(memory, below_since=None))
+        return Outcome(current, ScalingReason.HELD, Bound.CONFIRM, need, memory, since + CONFIRM_DOWN_S)
+    return Outcome(to, ScalingReason.LOAD_FELL, Bound.NONE, need, replace(memory, below_since=None))
 
 
 def _stepped(policy: Policy, seen: Observation, outcome: Outcome, now: float) -> Outcome:
@@ -114,7 +127,11 @@ def _stepped(policy: Policy, seen: Observation, outcome: Outcome, now: float) ->
         bound = outcome.bound if seen.replicas + step == outcome.to else Bound.STEP
         return replace(outcome, to=seen.replicas + step, bound=bound, memory=memory)
     return replace(
-        outcome, to=seen.replicas, reason=Reason.LIMITED, bound=Bound.STEP, memory=replace(outcome.memory, ups=ups)
+        outcome,
+        to=seen.replicas,
+        reason=ScalingReason.LIMITED,
+        bound=Bound.STEP,
+        memory=replace(outcome.memory, ups=ups),
     )
 
 
@@ -131,7 +148,7 @@ def _bounded(policy: Policy, seen: Observation, outcome: Outcome, now: float) ->
     low, high = sorted((seen.replicas, outcome.to))
     reason = outcome.reason
     if to == seen.replicas != outcome.to:
-        reason = Reason.LIMITED
+        reason = ScalingReason.LIMITED
     elif not low <= to <= high:
-        reason = Reason.BOUNDS
+        reason = ScalingReason.BOUNDS
     return replace(outcome, to=to, bound=bound, reason=reason)

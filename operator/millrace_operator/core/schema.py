@@ -326,7 +326,8 @@ class TenantStatus(_Status, frozen=True, kw_only=True):
         keyed("type"),
         doc(
             "Accepted: the spec is right, and every Secret, model and policy that it names exists. Ready: it is in the"
-            " snapshot that all services read, so its keys work."
+            " snapshot that all services read, so its keys work. KeysFound: every key is in the Secret that it names;"
+            " the message says until when a lost one works."
         ),
     ] = ()
 

@@ -7,8 +7,9 @@ the pod that it names is there, and goes once it was not seen for `CLEAR_S`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
+
+from millrace_operator.core.reasons import Reason
 
 SHOW_S: Final = 10.0
 CLEAR_S: Final = 30.0
@@ -16,30 +17,18 @@ LATE: Final = 2.0  # times the time to ready until an engine that runs and is no
 DETAIL: Final = 300  # characters that are quoted of Kubernetes' own words
 
 
-class Trouble(StrEnum):
-    """What is in the way, the most helpful to know first: reasons of the condition Ready."""
-
-    QUOTA = "QuotaExceeded"
-    REFUSED = "PodsRefused"  # by admission, for another reason than a quota
-    UNSCHEDULABLE = "Unschedulable"
-    IMAGE = "ImagePullFailed"
-    CONFIG = "ContainerConfig"  # a Secret, ConfigMap or command that is not there
-    CRASH_LOOP = "CrashLoop"
-    ENGINE = "EngineNotReady"
-
-
 _IMAGE = frozenset(
     ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable")
 )  # fmt: skip
 _CONFIG = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
-_WORDS: Final = {
-    Trouble.QUOTA: "a quota of the namespace is used up",
-    Trouble.REFUSED: "pods are refused",
-    Trouble.UNSCHEDULABLE: "no node takes pod {pod}",
-    Trouble.IMAGE: "an image of pod {pod} cannot be pulled",
-    Trouble.CONFIG: "a container of pod {pod} cannot be made",
-    Trouble.CRASH_LOOP: "pod {pod} ends again and again ({restarts})",
-    Trouble.ENGINE: "pod {pod} runs but its engine is not ready",
+_WORDS: Final = {  # the most helpful to know first
+    Reason.QUOTA_EXCEEDED: "a quota of the namespace is used up",
+    Reason.PODS_REFUSED: "pods are refused",
+    Reason.UNSCHEDULABLE: "no node takes pod {pod}",
+    Reason.IMAGE_PULL_FAILED: "an image of pod {pod} cannot be pulled",
+    Reason.CONTAINER_CONFIG: "a container of pod {pod} cannot be made",
+    Reason.CRASH_LOOP: "pod {pod} ends again and again ({restarts})",
+    Reason.ENGINE_NOT_READY: "pod {pod} runs but its engine is not ready",
 }
 
 
@@ -61,7 +50,7 @@ class PodFacts:
 class Found:
     """A trouble of a pod (empty: of the pool) and Kubernetes' words for it."""
 
-    trouble: Trouble
+    reason: Reason
     sentence: str
     pod: str = ""
 
@@ -72,7 +61,7 @@ class Shown:
 
     shown: Found | None = None
     seen_at: float = 0.0  # when that was last seen
-    next: Trouble | None = None
+    next: Reason | None = None
     next_since: float = 0.0
 
 
@@ -80,21 +69,21 @@ def find(pods: Sequence[PodFacts], refused: str, ready_s: float, now: float) -> 
     """All troubles, the most helpful first. `refused`: the message of a ReplicaSet whose pods cannot be created.
 
     >>> [found] = find([PodFacts(name="a", created=0.0, waiting="ErrImagePull", message="not found")], "", 60.0, now=5.0)
-    >>> found.trouble.value, found.sentence
+    >>> found.reason.value, found.sentence
     ('ImagePullFailed', 'an image of pod a cannot be pulled: not found')
     """
     found = [one for pod in pods if (one := _of(pod, ready_s, now))]
     if refused:
-        trouble = Trouble.QUOTA if "quota" in refused.lower() else Trouble.REFUSED
-        found.append(Found(trouble, _sentence(trouble, refused)))
-    order = list(Trouble)
-    return sorted(found, key=lambda one: (order.index(one.trouble), one.pod))
+        reason = Reason.QUOTA_EXCEEDED if "quota" in refused.lower() else Reason.PODS_REFUSED
+        found.append(Found(reason, _sentence(reason, refused)))
+    order = list(_WORDS)
+    return sorted(found, key=lambda one: (order.index(one.reason), one.pod))
 
 
 def debounce(before: Shown, found: Sequence[Found], now: float) -> Shown:
     """What to show now."""
     shown = before.shown
-    same = [one for one in found if shown and one.trouble is shown.trouble]
+    same = [one for one in found if shown and one.reason is shown.reason]
     if shown and same:
         kept = shown if any(one.pod == shown.pod for one in same) else same[0]
         return Shown(kept, now)
@@ -103,9 +92,9 @@ def debounce(before: Shown, found: Sequence[Found], now: float) -> Shown:
     if not found:
         return Shown()
     first = found[0]
-    since = before.next_since if before.next is first.trouble else now
+    since = before.next_since if before.next is first.reason else now
     if now - since < SHOW_S:
-        return Shown(next=first.trouble, next_since=since)
+        return Shown(next=first.reason, next_since=since)
     return Shown(first, now)
 
 
@@ -120,22 +109,22 @@ def usable(pods: Sequence[PodFacts], shown: Shown, now: float) -> int:
 def _of(pod: PodFacts, ready_s: float, now: float) -> Found | None:
     if pod.ready_since is not None or pod.draining:
         return None
-    trouble = None
+    reason = None
     if pod.unschedulable is not None:
-        trouble = Trouble.UNSCHEDULABLE
+        reason = Reason.UNSCHEDULABLE
     elif pod.waiting in _IMAGE:
-        trouble = Trouble.IMAGE
+        reason = Reason.IMAGE_PULL_FAILED
     elif pod.waiting in _CONFIG:
-        trouble = Trouble.CONFIG
+        reason = Reason.CONTAINER_CONFIG
     elif pod.waiting == "CrashLoopBackOff" or pod.restarts:
-        trouble = Trouble.CRASH_LOOP
+        reason = Reason.CRASH_LOOP
     elif not pod.waiting and now - pod.created > LATE * ready_s:
-        trouble = Trouble.ENGINE
-    return Found(trouble, _sentence(trouble, pod.unschedulable or pod.message, pod), pod.name) if trouble else None
+        reason = Reason.ENGINE_NOT_READY
+    return Found(reason, _sentence(reason, pod.unschedulable or pod.message, pod), pod.name) if reason else None
 
 
-def _sentence(trouble: Trouble, detail: str, pod: PodFacts | None = None) -> str:
+def _sentence(reason: Reason, detail: str, pod: PodFacts | None = None) -> str:
     restarts = "" if pod is None else f"{pod.restarts} restart{'' if pod.restarts == 1 else 's'}"
-    words = _WORDS[trouble].format(pod=pod.name if pod else "", restarts=restarts)
+    words = _WORDS[reason].format(pod=pod.name if pod else "", restarts=restarts)
     detail = " ".join(detail.split())[:DETAIL].rstrip(".")
     return f"{words}: {detail}" if detail else words

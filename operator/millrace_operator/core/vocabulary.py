@@ -14,7 +14,7 @@ class Mode(StrEnum):
     EXTERNAL = "External"
 
 
-class Reason(StrEnum):
+class ScalingReason(StrEnum):
     """Why the number is what it is; an Event's reason."""
 
     WORK_WAITS = "WorkWaits"  # up: more waits than the pods will have done in time
@@ -127,7 +127,7 @@ class Outcome:
     """Before it is put into words: the number, its reason, the bound in its way, the need and what to remember."""
 
     to: int
-    reason: Reason
+    reason: ScalingReason
     bound: Bound
     need: Need
     memory: Memory = field(repr=False)

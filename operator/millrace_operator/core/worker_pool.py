@@ -601,7 +601,8 @@ class WorkerPoolStatus(Schema, frozen=True, kw_only=True):
             "Accepted: the spec is right. Ready: workers take tasks, or the pool is at zero and would start one."
             " ScalingActive: the operator chooses their number. ScalingLimited: a bound keeps it from the number that"
             " the work asks for. SignalFresh: the report of waiting work is recent. Draining: workers finish their last"
-            " tasks. Poisoned: tasks were given up lately."
+            " tasks. Poisoned: tasks were given up lately. CRDOutdated: the cluster's custom resource definitions are"
+            " others than those that the operator was built with."
         ),
     ] = ()
 

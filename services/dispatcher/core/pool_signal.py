@@ -22,7 +22,7 @@ def pool_signal(pool: str, scheduler: Scheduler, now: float, worker_slots: int =
         classes.append(ClassSignal(priority_class=priority_class, waiting=waiting, work_s=work_s))
     waiting_s = sum(c.work_s for c in classes)
     slots = roster.slots
-    return PoolSignal(
+    signal = PoolSignal(
         pool=pool,
         work_s=round(waiting_s + scheduler.running_work_s(now), 3),
         wait_s=round(waiting_s / max(slots, worker_slots, 1), 3),
@@ -35,4 +35,8 @@ def pool_signal(pool: str, scheduler: Scheduler, now: float, worker_slots: int =
         heavy=queue.heavy(HEAVY) if waiting_s > slots else (),  # below a second of waiting nobody is refused
         arrived=scheduler.table.arrived,
         ended=times.ends,
+        dead=scheduler.table.dead,
     )
+    if signal.dead:
+        signal.last_dead_at.FromNanoseconds(round(scheduler.table.last_dead_at * 1e9))
+    return signal

@@ -32,6 +32,8 @@ class TaskTable:
         self.max_attempts = max_attempts
         self.tasks: dict[str, TaskState] = {}
         self.arrived = 0
+        self.dead = 0
+        self.last_dead_at = 0.0  # Unix s
         self.queue = FairQueue()
         self.followers = Followers()
         self._deadlines = Deadlines(now)
@@ -107,6 +109,10 @@ class TaskTable:
         if reason := state.history.give_up(self.max_attempts):
             return self.end(state, OUTCOME_KIND_FAILED, reason)
         return self.wait(state, first=True)
+
+    def buried(self, at: float) -> None:
+        """A task went to the dead letters at this instant, in Unix s."""
+        self.dead, self.last_dead_at = self.dead + 1, at
 
     def expire(self, now: float) -> list[Decision]:
         """End what waited beyond its deadline; let followers lead whose leader never came."""

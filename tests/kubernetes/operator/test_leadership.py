@@ -12,6 +12,7 @@ from millrace_operator.adapters.kube_cluster import KubeCluster
 from millrace_operator.leadership import LEASE, Leadership
 from millrace_operator.ports import ApiError
 from tests.support.api_server import ApiServer
+from tests.support.waiting import eventually
 
 
 class Candidate:
@@ -43,12 +44,6 @@ async def kube(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     cluster.kubectl("delete", "lease", LEASE, "--ignore-not-found")
     async with KubeCluster("default") as it:
         yield it
-
-
-async def eventually(condition, within_s=10.0):
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_one_leads_and_hands_over_when_it_leaves(kube: KubeCluster) -> None:

@@ -6,21 +6,25 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 
+from millrace_operator.adapters import watching
 from millrace_operator.adapters.kube_cluster import WATCHED, KubeCluster
 from millrace_operator.adapters.watching import watch
-from millrace_operator.core.definitions import GROUP, VERSION
+from millrace_operator.core.definitions import DIGEST, GROUP, VERSION, digests
 from millrace_operator.core.desired import Installation
 from millrace_operator.core.draining import MARK
 from millrace_operator.pool_keeper import World
 from millrace_operator.pools import Pools
 from millrace_operator.ports import Signal
 from millrace_operator.store import Store
+from tests.support import waiting
 from tests.support.api_server import ApiServer
 from tests.support.kube_controllers import Controllers
 
+eventually = partial(waiting.eventually, within_s=20.0, every_s=0.02)
 QUIET = Signal(age_s=0.0, epoch=1, waiting=0, work_s=0.0, busy=0, service_s=1.0, arrived=0, ended=100)
 NUMBERS = itertools.count(1)
 
@@ -147,15 +151,6 @@ async def room(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         cluster.kubectl("delete", "wp,deploy,pods", "--all", "--wait=false")
 
 
-async def eventually(condition, within_s=20.0):
-    try:
-        async with asyncio.timeout(within_s):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        pytest.fail(f"never: {condition}")
-
-
 async def test_a_pool_becomes_a_deployment_a_budget_and_a_service_of_its_own(room: Room) -> None:
     """All owned by the pool, the pods confined, the replicas those of the pool; the status says Ready."""
     room.pool()
@@ -278,6 +273,29 @@ async def test_a_pool_that_cannot_start_says_why(room: Room, monkeypatch: pytest
     assert "no such image" in room.status("Ready")["message"]
     events = room.server.kubectl("get", "events", "-o", "custom-columns=T:.type,R:.reason,M:.message")
     assert "ImagePullFailed" in events
+
+
+@pytest.fixture
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "RELIST_S", 0.2)
+    monkeypatch.setattr("millrace_operator.pool_keeper.STATUS_S", 0.1)
+
+
+@pytest.mark.usefixtures("_looks_often")
+async def test_a_pool_says_that_the_cluster_has_another_schema(room: Room) -> None:
+    """Of whatever kind, with the way out, and no longer than it has."""
+    room.pool()
+    await eventually(lambda: room.status("CRDOutdated").get("reason") == "SchemaCurrent")
+    own = digests()["Tenant"]
+    try:
+        room.server.kubectl("annotate", "--overwrite", "crd", f"tenants.{GROUP}", f"{DIGEST}=of-last-year")
+        await eventually(lambda: room.status("CRDOutdated").get("status") == "True")
+        told = room.status("CRDOutdated")
+        assert told["reason"] == "SchemaDiffers"
+        assert told["message"].startswith(f"the cluster's Tenant is of-last-year, this operator's {own}; install ")
+    finally:
+        room.server.kubectl("annotate", "--overwrite", "crd", f"tenants.{GROUP}", f"{DIGEST}={own}")
+    await eventually(lambda: room.status("CRDOutdated").get("status") == "False")
 
 
 async def test_a_standby_changes_nothing(room: Room) -> None:

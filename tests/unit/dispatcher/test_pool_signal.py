@@ -32,3 +32,13 @@ def test_a_pool_without_workers_says_so():
     assert (signal.workers, signal.slots, signal.waiting) == (0, 0, 1)
     assert signal.wait_s == signal.work_s > 0
     assert pool_signal("pool", desk.scheduler, desk.now, 8).wait_s == pytest.approx(signal.wait_s / 8, rel=0.01)
+
+
+def test_the_signal_counts_who_was_buried_and_when_last():
+    """Nothing is said of an instant while there was none."""
+    desk = Desk()
+    assert not pool_signal("pool", desk.scheduler, desk.now).HasField("last_dead_at")
+    for at in (1_764_072_100.25, 1_764_072_190.5):
+        desk.scheduler.table.buried(at)
+    signal = pool_signal("pool", desk.scheduler, desk.now)
+    assert (signal.dead, signal.last_dead_at.ToMilliseconds()) == (2, 1_764_072_190_500)

@@ -8,7 +8,7 @@ import pytest
 from millrace_operator.core import conditions as c
 from millrace_operator.core.decide import decide
 from millrace_operator.core.reasons import Reason
-from millrace_operator.core.troubles import CLEAR_S, SHOW_S, PodFacts, Shown, Trouble, debounce, find, usable
+from millrace_operator.core.troubles import CLEAR_S, SHOW_S, PodFacts, Shown, debounce, find, usable
 from millrace_operator.core.vocabulary import Learned, Memory, Mode, Observation, Policy
 
 NOW = 1_764_072_190.0
@@ -27,46 +27,46 @@ def ready(pods=(), shown=None, *, policy=POLICY, desired=1, deleting=False, now=
 
 
 @pytest.mark.parametrize(
-    ("facts", "trouble", "sentence"),
+    ("facts", "reason", "sentence"),
     [
         (
             {"waiting": "ImagePullBackOff", "message": 'Back-off pulling image "x:1"'},
-            Trouble.IMAGE,
+            Reason.IMAGE_PULL_FAILED,
             'an image of pod llama-1 cannot be pulled: Back-off pulling image "x:1"',
         ),
         (
             {"unschedulable": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."},
-            Trouble.UNSCHEDULABLE,
+            Reason.UNSCHEDULABLE,
             "no node takes pod llama-1: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu",
         ),
         (
             {"waiting": "CrashLoopBackOff", "restarts": 3, "message": "out of memory\n"},
-            Trouble.CRASH_LOOP,
+            Reason.CRASH_LOOP,
             "pod llama-1 ends again and again (3 restarts): out of memory",
         ),
-        ({"restarts": 1}, Trouble.CRASH_LOOP, "pod llama-1 ends again and again (1 restart)"),
+        ({"restarts": 1}, Reason.CRASH_LOOP, "pod llama-1 ends again and again (1 restart)"),
         (
             {"waiting": "CreateContainerConfigError", "message": 'secret "hf" not found'},
-            Trouble.CONFIG,
+            Reason.CONTAINER_CONFIG,
             'a container of pod llama-1 cannot be made: secret "hf" not found',
         ),
-        ({"created": NOW - 81}, Trouble.ENGINE, "pod llama-1 runs but its engine is not ready"),
+        ({"created": NOW - 81}, Reason.ENGINE_NOT_READY, "pod llama-1 runs but its engine is not ready"),
     ],
 )
-def test_a_pool_that_cannot_start_says_why_in_one_sentence(facts, trouble, sentence):
+def test_a_pool_that_cannot_start_says_why_in_one_sentence(facts, reason, sentence):
     """The reason is a word for programs, the message is a sentence with Kubernetes' own words in it."""
     pod = replace(POD, **facts)
     saying = ready([pod], shown_after([pod]))
-    assert (saying.holds, saying.reason, saying.message) == (False, trouble, sentence)
+    assert (saying.holds, saying.reason, saying.message) == (False, reason, sentence)
 
 
 def test_a_quota_is_told_although_there_is_no_pod():
     """The ReplicaSet could not make one; it comes before everything else."""
     message = 'pods "llama-2" is forbidden: exceeded quota: gpus'
     saying = ready([], shown_after([replace(POD, waiting="ErrImagePull")], refused=message))
-    assert saying.reason is Trouble.QUOTA
+    assert saying.reason is Reason.QUOTA_EXCEEDED
     assert message in saying.message
-    assert ready([], shown_after([], refused="denied by policy")).reason is Trouble.REFUSED
+    assert ready([], shown_after([], refused="denied by policy")).reason is Reason.PODS_REFUSED
 
 
 def test_a_start_that_goes_well_shows_no_trouble():
@@ -169,13 +169,28 @@ def test_a_limit_is_told_while_it_is_in_the_way():
     assert c.scaling_limited(POLICY, idle).reason is Reason.WITHIN_LIMITS
 
 
+def test_a_pool_that_buries_tasks_says_so_for_a_while():
+    """Of a number that does not count on with the clock, so that nothing is written without news."""
+    none = c.poisoned(0, -math.inf, NOW)
+    assert (none.holds, none.reason) == (False, Reason.NO_DEAD_LETTERS)
+    told = c.poisoned(1, NOW, NOW + 1)
+    assert (told.holds, told.reason) == (True, Reason.DEAD_LETTERS)
+    assert told.message.startswith("1 task was given up ")
+    assert c.poisoned(1, NOW, NOW + c.LATELY_S - 1) == told
+    assert not c.poisoned(1, NOW, NOW + c.LATELY_S).holds
+
+
 def test_another_schema_in_the_cluster_is_told():
-    """With both digests."""
-    assert not c.crd_outdated("a1", "a1").holds
-    told = c.crd_outdated("a1", "b2")
-    assert (told.holds, told.reason) == (True, c.Schema.DIFFERS)
-    assert "a1" in told.message
-    assert "b2" in told.message
+    """Of any kind, with both digests; who is older is not known and not claimed."""
+    own = {"ModelRoute": "a1", "Tenant": "b2", "WorkerPool": "c3"}
+    same = c.crd_outdated(own, own)
+    assert (same.holds, same.reason) == (False, Reason.SCHEMA_CURRENT)
+    told = c.crd_outdated({"ModelRoute": "a1", "Tenant": "", "Other": "d4"}, own)
+    assert (told.holds, told.reason) == (True, Reason.SCHEMA_DIFFERS)
+    assert told.message == (
+        "the cluster's Tenant is without a digest, this operator's b2; the cluster's WorkerPool is not served, this"
+        " operator's c3; install the CRDs and the operator of one release"
+    )
 
 
 def test_who_chooses_the_number_is_told():

@@ -219,7 +219,7 @@ class SignalsUpdate(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., signal: _Optional[_Union[PoolSignal, _Mapping]] = ..., statuses: _Optional[_Iterable[_Union[TaskStatus, _Mapping]]] = ...) -> None: ...
 
 class PoolSignal(_message.Message):
-    __slots__ = ("pool", "work_s", "wait_s", "workers", "slots", "busy_slots", "waiting", "service_s", "classes", "heavy", "arrived", "ended")
+    __slots__ = ("pool", "work_s", "wait_s", "workers", "slots", "busy_slots", "waiting", "service_s", "classes", "heavy", "arrived", "ended", "dead", "last_dead_at")
     POOL_FIELD_NUMBER: _ClassVar[int]
     WORK_S_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +232,8 @@ class PoolSignal(_message.Message):
     HEAVY_FIELD_NUMBER: _ClassVar[int]
     ARRIVED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    DEAD_FIELD_NUMBER: _ClassVar[int]
+    LAST_DEAD_AT_FIELD_NUMBER: _ClassVar[int]
     pool: str
     work_s: float
     wait_s: float
@@ -244,7 +246,9 @@ class PoolSignal(_message.Message):
     heavy: _containers.RepeatedScalarFieldContainer[str]
     arrived: int
     ended: int
-    def __init__(self, pool: _Optional[str] = ..., work_s: _Optional[float] = ..., wait_s: _Optional[float] = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., waiting: _Optional[int] = ..., service_s: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassSignal, _Mapping]]] = ..., heavy: _Optional[_Iterable[str]] = ..., arrived: _Optional[int] = ..., ended: _Optional[int] = ...) -> None: ...
+    dead: int
+    last_dead_at: _timestamp_pb2.Timestamp
+    def __init__(self, pool: _Optional[str] = ..., work_s: _Optional[float] = ..., wait_s: _Optional[float] = ..., workers: _Optional[int] = ..., slots: _Optional[int] = ..., busy_slots: _Optional[int] = ..., waiting: _Optional[int] = ..., service_s: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassSignal, _Mapping]]] = ..., heavy: _Optional[_Iterable[str]] = ..., arrived: _Optional[int] = ..., ended: _Optional[int] = ..., dead: _Optional[int] = ..., last_dead_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ClassSignal(_message.Message):
     __slots__ = ("priority_class", "waiting", "work_s")
