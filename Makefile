@@ -41,11 +41,11 @@ test: setup ## all tests, up to real browsers on the real stack
 	  echo "== $$paths"; $(pytest) $$paths $$bear $(ARGS) || failed=1; \
 	done; exit $$failed
 
-test-kubernetes: setup ## tests against a real Kubernetes API server (needs Go; builds etcd, API server, kubectl and helm once, 11 min)
-	@deploy/cluster/cluster build control helm
+test-kubernetes: setup ## tests against a real Kubernetes API server (needs Go; builds etcd, API server, kubectl and helm once, 11 min; SKAFFOLD=1: and skaffold, 7 min)
+	@deploy/cluster/cluster build control helm $(if $(SKAFFOLD),skaffold)
 	@$(pytest) tests/kubernetes $(ARGS)
 
-e2e: setup ## helm, kubectl and load on a real cluster: SCENARIO=name for one, KUBECONFIG=... for yours
+e2e: setup ## helm, kubectl and load on a real cluster: SCENARIO="install scale" for some, KUBECONFIG=... for yours
 	@deploy/cluster/cluster build control node helm
 	@$(pytest) tests/e2e -p no:randomly $(lenient) -s $(ARGS)
 

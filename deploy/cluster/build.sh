@@ -11,7 +11,11 @@ build() {
       fail "there is no group or program $arg. Groups: $(awk '{print $1}' <<<"$table" | uniq | xargs);" \
         "programs: $(awk '{print $2}' <<<"$table" | xargs)"
   done
-  [ $# = 0 ] || table=$(awk -v a=" $* " 'index(a, " " $1 " ") || index(a, " " $2 " ")' <<<"$table")
+  if [ $# = 0 ]; then # a tool of developers, which no cluster needs
+    table=$(awk '$1 != "skaffold"' <<<"$table")
+  else
+    table=$(awk -v a=" $* " 'index(a, " " $1 " ") || index(a, " " $2 " ")' <<<"$table")
+  fi
 
   mkdir -p "$bin_dir/.built" "$modules"
   exec 8>"$bin_dir/.built/.lock"
@@ -50,7 +54,7 @@ build() {
 
 # compile PROGRAM VERSION KIND PACKAGE: into $bin_dir/.new. Runs in a subshell: it changes folders.
 compile() {
-  local program=$1 version=$2 kind=$3 package=$4 flags="-s -w" out=$bin_dir/.new x stages
+  local program=$1 version=$2 kind=$3 package=$4 flags="-s -w" out=$bin_dir/.new x stages edits
   export CGO_ENABLED=0
   case $kind in
     c) gcc -Os -static -s -o "$out/$program" "$package" ;;
@@ -67,9 +71,24 @@ compile() {
       done
       go build -mod=mod -trimpath -ldflags "$flags" -o "$out/$program" "$package"
       ;;
+    skaffold)
+      # All its replaces point to published modules.
+      mapfile -t edits < <(awk '$1 == "replace" {$1 = ""; $0 = $0}
+        $2 == "=>" {print "-replace=" $1 "=" $3 "@" $4}
+        $3 == "=>" {print "-replace=" $1 "@" $2 "=" $4 "@" $5}' "$(module_says "${package%/cmd/*}@v$version" GoMod)")
+      wrapper "skaffold-$version" -require="${package%/cmd/*}@v$version" "${edits[@]}"
+      flags+=" -X ${package%/cmd/*}/pkg/skaffold/version.version=v$version"
+      go build -mod=mod -trimpath -ldflags "$flags" -o "$out/$program" "$package"
+      ;;
     helm | kwok | module)
       case $kind in
-        helm) flags+=" -X helm.sh/helm/v3/internal/version.version=v$version" ;;
+        helm) # without a cluster it renders for this Kubernetes
+          flags+=" -X helm.sh/helm/v3/internal/version.version=v$version"
+          for x in pkg/chartutil pkg/lint/rules; do
+            flags+=" -X helm.sh/helm/v3/$x.k8sVersionMajor=${kubernetes_version%%.*}"
+            flags+=" -X helm.sh/helm/v3/$x.k8sVersionMinor=$(cut -d. -f2 <<<"$kubernetes_version")"
+          done
+          ;;
         kwok) flags+=" -X sigs.k8s.io/kwok/pkg/consts.Version=v$version" ;;
       esac
       GOBIN=$out go install -trimpath -ldflags "$flags" "$package@v$version"

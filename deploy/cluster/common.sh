@@ -21,6 +21,7 @@ pod_cidr=10.244.0.0/16
 node_pod_cidr=10.244.0.0/24      # within it: pods that run
 fake_pod_cidr=10.244.128.0/17    # and pods on fake nodes
 service_cidr=10.96.0.0/16
+volume_count=4                   # folders of the node, 10Gi each as far as Kubernetes knows
 node_link=millrace0
 pod_link=millrace-pods
 
@@ -78,6 +79,7 @@ node coredns $coredns_version module github.com/coredns/coredns
 helm helm $helm_version helm helm.sh/helm/v3/cmd/helm
 kwok kwok $kwok_version kwok sigs.k8s.io/kwok/cmd/kwok
 smoke probe $(cksum <"$source" | cut -d' ' -f1) go $source
+skaffold skaffold $skaffold_version skaffold github.com/GoogleContainerTools/skaffold/v2/cmd/skaffold
 TABLE
 }
 

@@ -20,6 +20,7 @@ up() {
   if [ ! "$only_control" ]; then
     scheduler
     node
+    volumes
   fi
   wait_for 60 "service account" kubectl get serviceaccount default
   say "up after $(since "$start") s"
@@ -292,6 +293,39 @@ C
   wait_for 60 "node" kubectl wait --for=condition=Ready --timeout=5s "node/$node"
   wait_for 60 "kube-proxy" healthy "http://$node_ip:10256/healthz"
   wait_for 60 "CoreDNS" healthy "http://$node_ip:8181/ready"
+}
+
+# Folders of the node for whoever claims a volume: the default class. One that was given back is emptied and offered again.
+volumes() {
+  local number name folder
+  kubectl apply -f - >/dev/null <<K
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: folder, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+K
+  for number in $(seq $volume_count); do
+    name=folder-$number
+    folder=$run_dir/volumes/$number
+    case $(kubectl get pv $name -o 'jsonpath={.status.phase}' 2>/dev/null) in
+      Available | Bound) continue ;;
+      Released | Failed) kubectl delete pv $name >/dev/null && rm -rf "$folder" ;;
+    esac
+    mkdir -p "$folder"
+    chmod 1777 "$folder" # of any user: the kubelet gives no folder of the node away
+    kubectl apply -f - >/dev/null <<K
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: $name}
+spec:
+  capacity: {storage: 10Gi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: folder
+  hostPath: {path: "$folder", type: Directory}
+K
+  done
 }
 
 # alone PROGRAM NAMESPACE WHY: fails if another process of this name runs in this machine's namespace

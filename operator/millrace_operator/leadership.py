@@ -45,7 +45,7 @@ class Leadership:
                     if reason.status != 409:  # 409: another one was quicker
                         log.warning("the lease is not renewed: %s", reason)
                 if self.leading != was:
-                    log.info("leading" if self.leading else "standing by: %s leads", self.holder or "nobody")
+                    log.info("%s leads", "this process" if self.leading else self.holder or "nobody")
                 await asyncio.sleep(RETRY_S)
         finally:
             if self.leading:

@@ -2,8 +2,8 @@
 
 import json
 import os
+import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from services.cli.stack.software import ROOT
 from tests.e2e.installation import NAMESPACE, Installation
+from tests.support.timeouts import own_time_only
 
 EVIDENCE = ROOT / "build" / "e2e"
 CLUSTER = ROOT / "deploy" / "cluster" / "cluster"
@@ -20,10 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Scenarios share one installation and take minutes."""
     for item in items:
         wanted = os.environ.get("SCENARIO")
-        if wanted and item.get_closest_marker("scenario").args != (wanted,):
+        if wanted and item.get_closest_marker("scenario").args[0] not in re.split(r"[\s,]+", wanted):
             item.add_marker(pytest.mark.skip(reason=f"SCENARIO={wanted}"))
-        if not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(420, func_only=True))
+    own_time_only(items, ["installed"], 600)
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +45,7 @@ def installed(kubeconfig: Path) -> Iterator[Installation]:
     if "KUBECONFIG" not in os.environ:
         subprocess.run([ROOT / "deploy" / "images" / "build", "--load"], check=True)
     it = Installation(kubeconfig)
-    began = time.monotonic()
-    it.helm("upgrade", "--install", "millrace", str(ROOT / "charts" / "millrace"), "--set", "dev.enabled=true")
-    it.wait_ready()
-    it.first_token_s = time.monotonic() - began
+    it.first_token_s = it.install()
     print(f"\nfrom helm install to the first token: {it.first_token_s:.0f} s")
     yield it
     if "MILLRACE_E2E_KEEP" not in os.environ:

@@ -1,21 +1,32 @@
 """An installed chart, from outside: kubectl, helm, and clients of the gateway."""
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from millrace_operator.leadership import LEASE
+from services.cli.stack.software import ROOT
 from services.client import SyncClient
 from tests.support.api_server import program
 
+CHART = ROOT / "charts" / "millrace"
 NAMESPACE = "millrace"
 COMPONENTS = ("gateway", "ratelimiter", "cache", "router", "dispatcher", "operator")
+
+
+def scenario(name: str) -> pytest.MarkDecorator:
+    """`make e2e SCENARIO=name` runs it alone, or with others: `SCENARIO="install scale"`."""
+    return pytest.mark.scenario(name)
 
 
 class Installation:
@@ -49,6 +60,28 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @contextlib.contextmanager
+    def following(self, *arguments: str, line: Callable[[str], object]) -> Iterator[None]:
+        """Call `line` with each line that a kubectl which does not end by itself writes, while the block runs."""
+        command = [program("kubectl"), "--namespace", NAMESPACE, *arguments]
+        process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        output = process.stdout
+
+        def read() -> None:
+            for text in output:
+                line(text.strip())
+
+        reader = threading.Thread(target=read, name="kubectl")
+        reader.start()
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+            reader.join()
+            output.close()
+
     def get(self, *what: str) -> Any:
         """`kubectl get -o json`, read."""
         return json.loads(self.kubectl("get", *what, "-o", "json"))
@@ -77,13 +110,30 @@ class Installation:
         """The same for gRPC."""
         return f"{self.field('service/millrace-gateway', '.spec.clusterIP')}:8081"
 
+    def client(self) -> SyncClient:
+        """As the tenant demo."""
+        return SyncClient(f"http://{self.gateway}", self.key)
+
     def ask(self, prompt: str, *, key: str = "", model: str = "tiny", **options: Any) -> str:
         """The whole answer, over WebSocket."""
         with SyncClient(f"http://{self.gateway}", key or self.key) as client:
             return str(client.generate(prompt, model=model, **options).text)
 
-    def wait_ready(self) -> None:
-        """Until the first answer."""
+    def operator_leads(self) -> bool:
+        """Is the leader one of the operators that are there?"""
+        holder = self.field(f"lease/{LEASE}", ".spec.holderIdentity")
+        there = self.get("pods", "-l", "app.kubernetes.io/component=operator")["items"]
+        return holder in {pod["metadata"]["name"] for pod in there if "deletionTimestamp" not in pod["metadata"]}
+
+    def install(self, **values: bool) -> float:
+        """Install the chart with its development stores and these of its values; seconds until the first answer."""
+        began = time.monotonic()
+        given = [f"--set={name.replace('__', '.')}={str(value).lower()}" for name, value in values.items()]
+        self.helm("upgrade", "--install", "millrace", str(CHART), "--set=dev.enabled=true", *given)
+        self._wait_ready()
+        return time.monotonic() - began
+
+    def _wait_ready(self) -> None:
         for component in COMPONENTS:
             self.kubectl("rollout", "status", f"deployment/millrace-{component}", "--timeout=240s", timeout_s=250)
         self.kubectl("wait", "--for=create", "workerpool/tiny", "--timeout=120s", timeout_s=130)

@@ -6,16 +6,8 @@ import time
 
 import pytest
 
-from services.cli.stack.software import ROOT
 from services.client import MillraceError, SyncClient
-from tests.e2e.installation import NAMESPACE, Installation
-
-CHART = ROOT / "charts" / "millrace"
-
-
-def scenario(name: str) -> pytest.MarkDecorator:
-    """`make e2e SCENARIO=name` runs it alone."""
-    return pytest.mark.scenario(name)
+from tests.e2e.installation import CHART, NAMESPACE, Installation, scenario
 
 
 @scenario("install")

@@ -1,0 +1,180 @@
+"""What happens to pods under load, and what must not be noticed of it."""
+
+import asyncio
+import contextlib
+import os
+import random
+import statistics
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.crowd import Crowd, crowd
+from tests.e2e.installation import Installation, scenario
+
+STREAMS = 200
+SLEEPERS = 10
+ROUNDS = int(os.environ.get("ROUNDS", "2"))
+KILLS = int(os.environ.get("KILLS", "6"))
+SEED = int(os.environ.get("SEED", "1"))
+
+
+@contextlib.contextmanager
+def pools(installed: Installation, *names: str, slots: int, **scaling: Any) -> Iterator[None]:
+    """Pools of simulators with their routes, for one test; deleted, they drain and nothing of them is left."""
+    spec = {
+        "concurrency": {"slots": slots},
+        "engine": {"kind": "Simulator", "simulator": {"tokensPerSecond": 50}},
+        "scaling": scaling,
+        "drain": {"deadlineSeconds": 180},
+        "worker": {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}},
+    }
+    items: list[dict[str, Any]] = []
+    for name in names:
+        head = {"apiVersion": "millrace.dev/v1alpha1", "metadata": {"name": name}}
+        model = {"name": name, "contextTokens": 32768}
+        route = {"targets": [{"pool": name}], "tokens": {"max": 16384}}
+        items += [{**head, "kind": "WorkerPool", "spec": {**spec, "model": model}}]
+        items += [{**head, "kind": "ModelRoute", "spec": route}]
+    installed.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": items})
+    try:
+        yield
+    finally:
+        installed.kubectl("delete", "mr,wp", *names, "--timeout=240s", timeout_s=250)
+    kinds = "deployments,services,poddisruptionbudgets,configmaps,pods"
+    ours = ("-l", f"millrace.dev/pool in ({','.join(names)})")
+    installed.until(lambda: not installed.get(kinds, *ours)["items"], 60)  # the garbage collector takes them
+
+
+@pytest.fixture(scope="module")
+def four(installed: Installation) -> Iterator[str]:
+    """A pool of four workers with 50 slots each, whose number people set."""
+    with pools(installed, "four", slots=50, mode="Manual", minReplicas=0, maxReplicas=4):
+        yield "four"
+
+
+@contextlib.asynccontextmanager
+async def two_hundred(installed: Installation, pool: str, event: str) -> AsyncIterator[Crowd]:
+    """As many streams, a minute each, on four workers. Whatever happens in the block: none of them is killed."""
+    installed.kubectl("scale", f"wp/{pool}", "--replicas=4")
+    installed.until(lambda: installed.field(f"wp/{pool}", ".status.readyReplicas") == "4", 90)
+    async with crowd(installed, event, STREAMS, model=pool, tokens=300, rate=5) as readers:
+        workers = {one["metadata"]["name"] for one in installed.pods(pool)}
+        yield readers
+    gone = workers - {one["metadata"]["name"] for one in installed.pods(pool)}
+    print(f"\n{event}: {len(gone)} of {len(workers)} workers left under {STREAMS} streams, {readers.killed} killed")
+    assert gone
+    assert readers.wrong == []
+    assert readers.killed == 0
+
+
+@scenario("scale-in")
+async def test_a_scale_in_kills_no_generation(installed: Installation, four: str) -> None:
+    """Two of four workers leave while all four are full."""
+    async with two_hundred(installed, four, "scale-in"):
+        await asyncio.to_thread(installed.kubectl, "scale", f"wp/{four}", "--replicas=2")
+        await asyncio.to_thread(installed.until, lambda: len(installed.pods(four)) == 2, 120)
+
+
+@scenario("rollout")
+async def test_a_rollout_of_workers_kills_no_generation(installed: Installation, four: str) -> None:
+    """A changed spec replaces all four."""
+    deadline = int(installed.field(f"wp/{four}", ".spec.drain.deadlineSeconds")) - 1
+    changed = f'{{"spec":{{"drain":{{"deadlineSeconds":{deadline}}}}}}}'
+    async with two_hundred(installed, four, "rollout"):
+        await asyncio.to_thread(installed.kubectl, "patch", "wp", four, "--type=merge", "-p", changed)
+        await asyncio.sleep(3)
+        roll = ("rollout", "status", f"deployment/pool-{four}", "--timeout=180s")
+        await asyncio.to_thread(installed.kubectl, *roll, timeout_s=200)
+
+
+@scenario("node-drain")
+async def test_a_drained_node_kills_no_generation(installed: Installation, four: str) -> None:
+    """`kubectl drain` evicts the workers one by one; where there is one node only, the new ones come up on it again."""
+    node = installed.get("pods", "-l", f"millrace.dev/pool={four}")["items"][0]["spec"]["nodeName"]
+    drain = ("drain", node, f"--pod-selector=millrace.dev/pool={four}", "--delete-emptydir-data", "--timeout=240s")
+    try:
+        async with two_hundred(installed, four, "node-drain"):
+            draining = asyncio.create_task(asyncio.to_thread(installed.kubectl, *drain, timeout_s=250))
+            if len(installed.get("nodes")["items"]) == 1:
+                cordoned = lambda: installed.field(f"node/{node}", ".spec.unschedulable") == "true"  # noqa: E731
+                await asyncio.to_thread(installed.until, cordoned, 20)
+                await asyncio.to_thread(installed.kubectl, "uncordon", node)
+            await draining
+    finally:
+        installed.kubectl("uncordon", node)
+
+
+@contextlib.contextmanager
+def orders(installed: Installation) -> Iterator[dict[str, list[tuple[float, int]]]]:
+    """(monotonic s, replicas) of each pool as a watcher is told, from now on."""
+    seen: dict[str, list[tuple[float, int]]] = {}
+
+    def heard(line: str) -> None:
+        name, replicas = line.split()
+        seen.setdefault(name, []).append((time.monotonic(), int(replicas)))
+
+    watch = ("get", "wp", "--watch", "-o", 'jsonpath={.metadata.name} {.spec.replicas}{"\\n"}')
+    with installed.following(*watch, line=heard):
+        installed.until(lambda: seen, 20)
+        yield seen
+
+
+@scenario("from-zero")
+def test_the_first_task_of_a_pool_at_zero_orders_a_worker_within_half_a_second(installed: Installation) -> None:
+    """From before the submission to the new number at a watcher. A pool is idle a minute after its last arrival: so many."""
+    waits: list[float] = []
+    names = [f"sleeper-{number}" for number in range(SLEEPERS)]
+    scaling = {"minReplicas": 0, "maxReplicas": 1, "idleSeconds": 0, "hold": {"mode": "Fixed", "seconds": 1}}
+    with pools(installed, *names, slots=8, **scaling), orders(installed) as seen, installed.client() as client:
+        for name in names * ROUNDS:
+            installed.until(lambda name=name: seen[name][-1][1] == 0 and not installed.pods(name), 120)
+            began = time.monotonic()
+            task = client.submit("wake up", model=name, max_tokens=4, cache="bypass")
+            installed.until(lambda name=name: seen[name][-1][1] == 1, 20)
+            waits.append(seen[name][-1][0] - began)
+            client.cancel(task.task)
+    median, worst = statistics.median(waits), max(waits)
+    print(f"\nfirst task to order: median {median:.3f} s, worst of {len(waits)} {worst:.3f} s")
+    assert worst <= 0.5
+
+
+@scenario("operator-kills")
+async def test_an_operator_killed_again_and_again_under_load_loses_nothing(installed: Installation) -> None:
+    """By seed, gently or not, while work comes and goes: bounds hold, each drain ends well, nothing is left behind."""
+    rng = random.Random(SEED)
+    scaling = {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 2, "hold": {"mode": "Fixed", "seconds": 2}}
+    over = asyncio.Event()
+    crowds: list[Crowd] = []
+
+    async def work() -> None:
+        while not over.is_set():
+            size, tokens = rng.choice([4, 12, 40]), rng.choice([50, 150, 400])
+            async with crowd(installed, f"wave {len(crowds)}", size, model=name, tokens=tokens, rate=25) as readers:
+                crowds.append(readers)
+            await asyncio.sleep(rng.choice([0, 3, 15]))
+
+    name = "restless"
+    with pools(installed, name, slots=4, **scaling), orders(installed) as seen:
+        working = asyncio.create_task(work())
+        try:
+            for _ in range(KILLS):
+                await asyncio.to_thread(installed.until, installed.operator_leads, 90)
+                await asyncio.sleep(rng.uniform(0, 8))
+                how = rng.choice([["--grace-period=0", "--force"], ["--grace-period=5"]])
+                await asyncio.to_thread(
+                    installed.kubectl, "delete", "pod", "-l", "app.kubernetes.io/component=operator", *how
+                )
+        finally:
+            over.set()
+            await working
+        answers = sum(len(readers.streams) for readers in crowds)
+        await asyncio.to_thread(installed.until, lambda: seen[name][-1][1] == 0 and not installed.pods(name), 120)
+        numbers = [replicas for _, replicas in seen[name]]
+        killed = sum(readers.killed for readers in crowds)
+        print(f"\n{KILLS} kills, {answers} answers, {killed} killed; replicas {numbers}")
+        assert [stream for readers in crowds for stream in readers.wrong] == []
+        assert killed == 0
+        assert 0 < max(numbers) <= 4
