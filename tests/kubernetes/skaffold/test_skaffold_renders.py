@@ -13,7 +13,6 @@ from services.cli.stack.software import ROOT, cache_dir
 from tests.kubernetes.chart.pod_security import flaws
 from tests.kubernetes.chart.rendering import (
     DEV,
-    KUBERNETES,
     NAMESPACE,
     Object,
     environment_of,
