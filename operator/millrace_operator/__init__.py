@@ -12,6 +12,6 @@ Read in this order:
 * `core/desired.py`: the objects of a pool; `core/draining.py`, `core/victims.py`: who leaves
 * `core/pods.py`, `core/troubles.py`, `core/conditions.py`, `core/reasons.py`: what is seen and told
 * `store.py`: what the API server holds, as told by `adapters/watching.py`; `ports.py` and `adapters/`: everything outside
-* `pools.py`, `pool_keeper.py`: pools kept; `publishing.py`: the snapshot kept; `leadership.py`: who acts; `samples.py`
+* `pools.py`, `pool_keeper.py`: pools kept; `pool_report.py`: what people read of one; `publishing.py`: the snapshot kept; `leadership.py`: who acts; `samples.py`
 * `offline.py`: publishes from folders of manifests, for a stack without Kubernetes; `crds.py`: writes the CRDs
 """

@@ -10,14 +10,11 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
-from millrace_operator.core import conditions, troubles
 from millrace_operator.core.decide import Decision, decide
-from millrace_operator.core.definitions import digests
 from millrace_operator.core.desired import (
     POOL_LABEL,
     Installation,
@@ -25,24 +22,15 @@ from millrace_operator.core.desired import (
     name_of,
     objects,
     owned_by,
-    selector_of,
 )
 from millrace_operator.core.draining import COST, DRAINING_COST, FINISHED_COST, MARK, Leaver, Steps, mark_of, steps
 from millrace_operator.core.learning import Estimates, Sample, from_dict, to_dict
 from millrace_operator.core.manifests import Flaw, Manifest, read
 from millrace_operator.core.pods import by_hand, facts_of, ready_since, refusal, start_of, terminating
-from millrace_operator.core.reasons import Condition, ConditionType, Reason
 from millrace_operator.core.schema import WorkerPool
-from millrace_operator.core.selection import Verdict
 from millrace_operator.core.vocabulary import Manual, Memory, Mode, Observation, Policy
-from millrace_operator.core.worker_pool import (
-    ColdStartStatus,
-    DecisionStatus,
-    Drain,
-    QueueStatus,
-    RatesStatus,
-    WorkerPoolStatus,
-)
+from millrace_operator.core.worker_pool import Drain
+from millrace_operator.pool_report import PoolReport, Sight
 from millrace_operator.ports import MANAGER, SCALER, ApiError, Cluster, Drains, Signal, Signals
 from millrace_operator.store import Key, Object, Store
 
@@ -50,10 +38,8 @@ log = logging.getLogger(__name__)
 
 FINALIZER: Final = "millrace.dev/drain"
 APPLY_S: Final = 60.0  # objects are applied again after so long, whatever somebody did to them
-STATUS_S: Final = 5.0  # between two writes of a status
 LEARNED_S: Final = 60.0  # between two writes of what was learned
 SETTLE_S: Final = 5.0  # for a write of ours to come back by the watch
-OWN_SCHEMAS: Final = digests()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,32 +55,20 @@ class World:
 
 
 class PoolKeeper:
-    """`step` once a second, and at once when a pool at zero gets work. `verdict`: what the snapshot says of the pool."""
+    """`step` once a second, and at once when a pool at zero gets work. What people read of it is in `report`."""
 
     def __init__(self, world: World, key: Key) -> None:
         self._world = world
         self.key = key
-        self.verdict: Verdict | None = None
+        self.report = PoolReport(world.store, world.cluster, key)
         self._memory = Memory()
         self._estimates: Estimates | None = None
         self._kept: dict[str, Any] = {}
         self._kept_at = 0.0
-        self._shown = troubles.Shown()
         self._applied: tuple[str, float] = ("", float("-inf"))
-        self._decided: DecisionStatus | None = None
         self._ordered: tuple[int, float] | None = None  # replicas written to the Deployment, and when
         self._asked: tuple[int, float] | None = None  # replicas written to the pool, and when
         self._marked: dict[str, tuple[float | None, float]] = {}  # marks written to pods (None: taken back), and when
-        self._conditions: tuple[Condition, ...] = ()
-        self._status: dict[str, Any] = {}
-        self._status_at = float("-inf")
-        self._trouble = ""
-        self._dead = (0, float("-inf"))  # tasks given up and when the last was; a new dispatcher knows of none
-
-    @property
-    def ready(self) -> bool:
-        """Does the pool take tasks, or would it start a worker for one? By the last look."""
-        return any(c.type == ConditionType.READY and c.status == "True" for c in self._conditions)
 
     async def step(self, now: float) -> None:
         """Look and act once. Raises ApiError when the API server did not do something; the next step tries again."""
@@ -105,7 +79,7 @@ class PoolKeeper:
         self._marked = {pod: own for pod, own in self._marked.items() if now - own[1] < SETTLE_S}
         pool = read(Manifest("the cluster", 1, {**raw, "status": None}))
         if isinstance(pool, Flaw):
-            await self._tell_flaw(raw, f"{pool.path}: {pool.rule}", now)
+            await self.report.flaw(raw, f"{pool.path}: {pool.rule}", now)
             if deleting and await self._carry(Drain(), 0, now) == 0:  # it can go, whatever it says
                 await self._release(raw)
             return
@@ -134,7 +108,14 @@ class PoolKeeper:
             await self._release(raw)
             return
         await self._keep(raw, now)
-        await self._tell(pool, raw, decision, wanted=wanted, now=now)
+        deployment = self._deployment
+        sight = Sight(
+            signal=self._world.signals.latest(self.key[1]),
+            estimates=estimates,
+            pods=[(pod, self._since(pod) is not None) for pod in self._pods()],
+            refused=refusal(deployment) if deployment else "",
+        )
+        await self.report.tell(raw, policy_of(pool), sight, decision, wanted=wanted, now=now)
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -270,17 +251,8 @@ class PoolKeeper:
     async def _order(self, raw: Object, decision: Decision, now: float) -> None:
         await self._world.cluster.scale("WorkerPool", self.key, decision.desired)
         self._asked = (decision.desired, now)
-        self._decided = DecisionStatus(
-            time=_time(now),
-            from_=decision.current,
-            to=decision.desired,
-            reason=decision.reason,
-            message=decision.sentence,
-            bound=decision.bound,
-        )
-        self._status_at = float("-inf")
         log.info("pool %s: %s", self.key[1], decision.sentence)
-        await self._event(raw, decision.reason, decision.sentence)
+        await self.report.decided(raw, decision, now)
 
     async def _carry(self, drain: Drain, wanted: int, now: float) -> int:
         """Move the Deployment towards the number; how many pods and replicas are left at most."""
@@ -374,110 +346,6 @@ class PoolKeeper:
         )
         self._kept, self._kept_at = learned, now
 
-    # -- what is told -------------------------------------------------------------------------------------------------
-
-    async def _tell(self, pool: WorkerPool, raw: Object, decision: Decision | None, *, wanted: int, now: float) -> None:
-        assert self._estimates
-        policy, estimates = policy_of(pool), self._estimates
-        signal = self._world.signals.latest(self.key[1])
-        if signal and signal.last_dead_at >= self._dead[1]:
-            self._dead = (signal.dead, signal.last_dead_at)
-        ready_s = estimates.cold_start.ready_s
-        facts = [facts_of(pod, draining=self._since(pod) is not None) for pod in self._pods()]
-        deployment = self._deployment
-        found = troubles.find(facts, refusal(deployment) if deployment else "", ready_s, now)
-        self._shown = troubles.debounce(self._shown, found, now)
-        leaving = sum(fact.draining for fact in facts)
-        sayings = [
-            self._accepted(),
-            conditions.ready(
-                policy, facts, self._shown, desired=wanted, ready_s=ready_s, deleting=decision is None, now=now
-            ),
-            conditions.scaling_active(policy),
-            *([conditions.scaling_limited(policy, decision)] if decision else ()),
-            conditions.signal_fresh(signal.age_s if signal else float("inf")),
-            conditions.draining(leaving),
-            conditions.poisoned(*self._dead, now),
-            *self._schema(),
-        ]
-        generation = raw["metadata"]["generation"]
-        self._conditions = conditions.merge(self._before(raw), sayings, generation, now)
-        ready = sum(fact.ready_since is not None and not fact.draining for fact in facts)
-        status = WorkerPoolStatus(
-            observed_generation=generation,
-            replicas=len(facts),
-            ready_replicas=ready,
-            starting_replicas=len(facts) - ready - leaving,
-            draining_replicas=leaving,
-            desired_replicas=wanted,
-            selector=selector_of(self.key[1]),
-            queue=QueueStatus(
-                waiting_work_seconds=round(signal.work_s, 1), waiting_requests=signal.waiting, in_flight=signal.busy
-            )
-            if signal
-            else None,
-            rates=RatesStatus(
-                arrival_per_second=round(estimates.arrivals.rates()[1], 2),
-                service_seconds=round(estimates.service_s, 2),
-            ),
-            cold_start=ColdStartStatus(p80_seconds=round(ready_s, 1), last_seconds=self._last_start()),
-            last_decision=self._decided or _decision(raw),
-            conditions=self._conditions,
-        )
-        await self._write(status, now)
-        await self._tell_trouble(raw)
-
-    def _last_start(self) -> float:
-        """Seconds that the newest pod which is ready took."""
-        starts = [start for pod in self._pods() if (start := start_of(pod)).ready_at is not None and not start.restarts]
-        newest = max(starts, key=lambda start: start.created, default=None)
-        return round(newest.ready_at - newest.created, 1) if newest and newest.ready_at is not None else 0.0
-
-    async def _tell_flaw(self, raw: Object, flaw: str, now: float) -> None:
-        saying = conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, flaw)
-        generation = raw["metadata"]["generation"]
-        self._conditions = conditions.merge(self._before(raw), [saying, *self._schema()], generation, now)
-        await self._write(WorkerPoolStatus(observed_generation=generation, conditions=self._conditions), now)
-
-    def _schema(self) -> list[conditions.Saying]:
-        schemas = self._world.store.digests
-        return [] if schemas is None else [conditions.crd_outdated(schemas, OWN_SCHEMAS)]
-
-    def _accepted(self) -> conditions.Saying:
-        if self.verdict is None:
-            return conditions.Saying(ConditionType.ACCEPTED, True, Reason.VALID, "the spec is right")
-        verdict = self.verdict
-        return conditions.Saying(ConditionType.ACCEPTED, verdict.accepted, verdict.reason, verdict.message)
-
-    def _before(self, raw: Object) -> tuple[Condition, ...]:
-        """Conditions as written last, for their times alone."""
-        if self._conditions:
-            return self._conditions
-        try:
-            return msgspec.convert(raw.get("status", {}).get("conditions", []), tuple[Condition, ...])
-        except msgspec.ValidationError:
-            return ()
-
-    async def _write(self, status: WorkerPoolStatus, now: float) -> None:
-        built: dict[str, Any] = msgspec.to_builtins(status)
-        built = {name: value for name, value in built.items() if value is not None}
-        if built == self._status or now - self._status_at < STATUS_S:
-            return
-        await self._world.cluster.apply_status("WorkerPool", self.key, built)
-        self._status, self._status_at = built, now
-
-    async def _tell_trouble(self, raw: Object) -> None:
-        sentence = self._shown.shown.sentence if self._shown.shown else ""
-        if sentence != self._trouble and self._shown.shown:
-            await self._event(raw, self._shown.shown.reason, sentence, warning=True)
-        self._trouble = sentence
-
-    async def _event(self, raw: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        try:
-            await self._world.cluster.event(raw, reason, message, warning=warning)
-        except ApiError as refused:  # people miss a line, nothing else does
-            log.warning("an event of pool %s was not written: %s", self.key[1], refused)
-
 
 def policy_of(pool: WorkerPool) -> Policy:
     """The spec's scaling in the words of the law."""
@@ -501,18 +369,6 @@ def _runs(pod: Object) -> bool:
     """Has its worker begun? One that has not holds no task."""
     containers = pod.get("status", {}).get("containerStatuses", ())
     return any("running" in container.get("state", {}) for container in containers) and bool(pod["status"].get("podIP"))
-
-
-def _decision(raw: Object) -> DecisionStatus | None:
-    """As it stands in the status, so that a new operator does not wipe it out."""
-    try:
-        return msgspec.convert(raw.get("status", {}).get("lastDecision"), DecisionStatus | None)
-    except msgspec.ValidationError:
-        return None
-
-
-def _time(now: float) -> datetime:
-    return datetime.fromtimestamp(now, UTC).replace(microsecond=0)
 
 
 def _learned_name(pool: str) -> str:

@@ -45,11 +45,11 @@ class Pools:
 
     def verdict(self, key: Key, verdict: Verdict) -> None:
         """What the snapshot says of a pool."""
-        self._keeper(key).verdict = verdict
+        self._keeper(key).report.verdict = verdict
 
     def ready(self, pool: str) -> bool:
         """Does it take tasks, or would it start a worker for one? By the last look."""
-        return any(keeper.ready for key, keeper in self._keepers.items() if key[1] == pool)
+        return any(keeper.report.ready for key, keeper in self._keepers.items() if key[1] == pool)
 
     def _keeper(self, key: Key) -> PoolKeeper:
         return self._keepers.setdefault(key, PoolKeeper(self._world, key))

@@ -10,7 +10,8 @@ from millrace_operator.adapters.kube_cluster import WATCHED
 from millrace_operator.core.conditions import LATELY_S
 from millrace_operator.core.definitions import digests
 from millrace_operator.core.desired import Installation
-from millrace_operator.pool_keeper import STATUS_S, PoolKeeper, World
+from millrace_operator.pool_keeper import PoolKeeper, World
+from millrace_operator.pool_report import STATUS_S
 from millrace_operator.ports import Signal
 from millrace_operator.store import Store
 from tests.support.memory_kube import MemoryKube
