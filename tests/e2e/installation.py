@@ -33,6 +33,7 @@ class Installation:
     """The release `millrace` in the namespace `millrace`."""
 
     def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig
         self._environment = os.environ | {"KUBECONFIG": str(kubeconfig)}
         self.first_token_s = 0.0
 
@@ -124,6 +125,16 @@ class Installation:
         holder = self.field(f"lease/{LEASE}", ".spec.holderIdentity")
         there = self.get("pods", "-l", "app.kubernetes.io/component=operator")["items"]
         return holder in {pod["metadata"]["name"] for pod in there if "deletionTimestamp" not in pod["metadata"]}
+
+    def api_server(self) -> int | None:
+        """Process id of the API server, where `deploy/cluster` runs it."""
+        note = self._kubeconfig.parents[1] / "pid" / "kube-apiserver"
+        return int(note.read_text().split()[0]) if note.exists() else None
+
+    def restarts(self) -> dict[str, int]:
+        """Of the first container of each pod of the services."""
+        pods = self.get("pods", "-l", "app.kubernetes.io/instance=millrace")["items"]
+        return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
 
     def install(self, **values: bool) -> float:
         """Install the chart with its development stores and these of its values; seconds until the first answer."""

@@ -41,6 +41,7 @@ def pools(installed: Installation, *names: str, slots: int, **scaling: Any) -> I
         items += [{**head, "kind": "ModelRoute", "spec": route}]
     installed.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "List", "items": items})
     try:
+        installed.kubectl("wait", "--for=condition=SignalFresh", "wp", *names, "--timeout=60s")
         yield
     finally:
         installed.kubectl("delete", "mr,wp", *names, "--timeout=240s", timeout_s=250)
@@ -141,9 +142,8 @@ def test_the_first_task_of_a_pool_at_zero_orders_a_worker_within_half_a_second(i
             waits.append(seen[name][-1][0] - began)
             installed.until(lambda name=name: installed.field(f"wp/{name}", ".status.readyReplicas") == "1", 60)
             client.cancel(task.task)
-    median, worst = statistics.median(waits), max(waits)
-    print(f"\nfirst task to order: median {median:.3f} s, worst of {len(waits)} {worst:.3f} s")
-    assert worst <= 0.5
+    print(f"\nfirst task to order: median {statistics.median(waits):.3f} s; {[round(wait, 3) for wait in waits]}")
+    assert max(waits) <= 0.5
 
 
 @scenario("operator-kills")

@@ -1,12 +1,16 @@
 """What is left when a part is away, or all of it. Runs last: the release goes and comes back, with stores that outlive a pod."""
 
 import asyncio
+import os
+import signal
 
 import pytest
 
 from millrace_operator.core.definitions import definitions
 from tests.e2e.crowd import crowd
 from tests.e2e.installation import Installation, scenario
+
+SILENT_S = 25  # a node whose lease is not renewed for 40 s counts as lost
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +20,30 @@ def lasting(installed: Installation) -> Installation:
         installed.helm("uninstall", "millrace", "--wait")
         installed.install(dev__persistence__enabled=True)
     return installed
+
+
+@scenario("api-server")
+async def test_requests_flow_without_an_api_server_and_the_operator_waits_for_it(installed: Installation) -> None:
+    """Half a minute of silence: answers run and prompts are taken, nothing restarts, and then there is a leader again."""
+    server = installed.api_server()
+    if server is None:
+        pytest.skip("whose cluster this is keeps its API server")
+    before = installed.restarts()
+    with installed.client() as client:
+        async with crowd(installed, "without an API server", 20, model="simulator", tokens=600, rate=15) as running:
+            os.kill(server, signal.SIGSTOP)
+            try:
+                for number in range(SILENT_S):
+                    prompt = f"is anybody there? {number}"
+                    answer = await asyncio.to_thread(client.generate, prompt, model="tiny", max_tokens=4)
+                    assert answer.text
+                    await asyncio.sleep(1)
+            finally:
+                os.kill(server, signal.SIGCONT)
+    assert running.wrong == []
+    assert running.killed == 0
+    await asyncio.to_thread(installed.until, installed.operator_leads, 60)
+    assert installed.restarts() == before
 
 
 @scenario("uninstall")
