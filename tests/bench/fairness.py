@@ -8,7 +8,7 @@ import yaml
 
 from services.cli.stack.handle import Stack
 from services.cli.stack.home import write_private
-from tests.bench.measure import Options, Result, bench_stack, finish_load, median, start_load, table, wait_idle
+from tests.bench.measure import Options, Result, bench_stack, finish_load, median, start_load, table
 
 TARGET = 0.98
 SLOTS = 16  # 50 answers of 16 tokens a second
@@ -43,9 +43,10 @@ def run(options: Options) -> Result:
     """Everybody asks for more than a fair share, so that fair means equal."""
     rows = []
     seconds = min(options.seconds, 25)
-    with bench_stack({"MILLRACE_WORKER__SLOTS": str(SLOTS)}) as stack:
-        keys = add_tenants(stack)
-        for i in range(options.runs):
+    for i in range(options.runs):
+        # A stack for each: ada leaves a backlog of minutes, which would be served as hers in the next run.
+        with bench_stack({"MILLRACE_WORKER__SLOTS": str(SLOTS)}) as stack:
+            keys = add_tenants(stack)
             loads = {
                 name: start_load(
                     stack,
@@ -60,7 +61,6 @@ def run(options: Options) -> Result:
             }
             served = {name: 16 * finish_load(load)["done_per_s"] for name, load in loads.items()}
             rows.append(served | {"Jain": jain(list(served.values()))})
-            wait_idle(stack)  # ada leaves a backlog, which is served as hers in the next run too
     table("tokens/s served to each tenant, ada asking for 20 times as much", rows)
     value = median([r["Jain"] for r in rows])
     return Result("fairness", value, "Jain", f">= {TARGET}", value >= TARGET, {"runs": rows})

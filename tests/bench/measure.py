@@ -176,9 +176,11 @@ def metric(stack: Stack, component: str, name: str) -> float:
 
 
 def wait_idle(stack: Stack, patience_s: float = 60) -> None:
-    """Wait until the simulator runs nothing."""
+    """Wait until nothing waits for the simulator and it runs nothing."""
     ends = time.monotonic() + patience_s
-    while metric(stack, "worker-sim", "millrace_worker_active_tasks"):
+    while metric(stack, "dispatcher", "millrace_dispatcher_waiting_tasks") or metric(
+        stack, "worker-sim", "millrace_worker_active_tasks"
+    ):
         if time.monotonic() > ends:
             raise TimeoutError(f"the simulator is still at work after {patience_s:.0f} s")
         time.sleep(0.2)
