@@ -269,7 +269,7 @@ async def test_a_deleted_pool_drains_before_it_goes(room: Room) -> None:
 async def test_a_pool_that_cannot_start_says_why(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one sentence with Kubernetes' own words, in the condition Ready and as an Event."""
     monkeypatch.setattr("millrace_operator.core.troubles.SHOW_S", 0.5)
-    monkeypatch.setattr("millrace_operator.pool_keeper.STATUS_S", 0.1)
+    monkeypatch.setattr("millrace_operator.pool_report.STATUS_S", 0.1)
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
     container = {"name": "worker", "image": "none", "imageID": "", "ready": False, "restartCount": 0, "state": waiting}
     room.controllers.fate = {"phase": "Pending", "containerStatuses": [container]}
@@ -283,7 +283,7 @@ async def test_a_pool_that_cannot_start_says_why(room: Room, monkeypatch: pytest
 @pytest.fixture
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "RELIST_S", 0.2)
-    monkeypatch.setattr("millrace_operator.pool_keeper.STATUS_S", 0.1)
+    monkeypatch.setattr("millrace_operator.pool_report.STATUS_S", 0.1)
 
 
 @pytest.mark.usefixtures("_looks_often")
