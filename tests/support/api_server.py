@@ -23,6 +23,7 @@ from services.cli.stack.port_search import free_port
 from services.cli.stack.software import cache_dir
 
 START_S = 60
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
@@ -61,16 +62,27 @@ class ApiServer:
         assert fails is None or (done.returncode != 0) == fails, done.stdout
         return done.stdout
 
+    def restricted_namespace(self, name: str) -> str:
+        """A namespace that holds pods to the restricted profile."""
+        metadata = {"name": name, "labels": RESTRICTED}
+        self.kubectl("apply", "-f", "-", manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        return name
+
     def get(self, *what: str) -> Any:
         """`kubectl get ... -o json`, read."""
         return json.loads(self.kubectl("get", *what, "-o", "json"))
 
 
-def program(name: str) -> str:
-    """Path of a program that `deploy/cluster/cluster build` made."""
+def program_path(name: str) -> Path:
+    """Where `deploy/cluster/cluster build` puts a program."""
     home = Path(os.environ.get("MILLRACE_CLUSTER_HOME") or cache_dir() / "cluster")
-    path = Path(os.environ.get("MILLRACE_CLUSTER_BIN") or home / "bin") / name
-    assert path.exists(), f"{name} is missing: run deploy/cluster/cluster build control"
+    return Path(os.environ.get("MILLRACE_CLUSTER_BIN") or home / "bin") / name
+
+
+def program(name: str) -> str:
+    """The same, of one that must be there."""
+    path = program_path(name)
+    assert path.exists(), f"{name} is missing: run deploy/cluster/cluster build {name}"
     return str(path)
 
 

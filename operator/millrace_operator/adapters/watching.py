@@ -78,11 +78,11 @@ async def _relist(store: Store, cluster: Cluster) -> None:
             except ApiError as reason:
                 log.warning("%s objects cannot be listed: %s", kind, reason)
                 delay = WAIT_S if not store.listed.is_set() else RELIST_S / 10
+        await asyncio.sleep(delay)
         try:
             store.digests = await cluster.digests()
         except ApiError as reason:
             log.warning("the custom resource definitions cannot be read: %s", reason)
-        await asyncio.sleep(delay)
 
 
 async def _kopf(store: Store, namespace: str, stop: threading.Event, tell: Tell) -> None:

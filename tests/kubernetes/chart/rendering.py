@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from services.cli.stack.software import ROOT, cache_dir
+from services.cli.stack.software import ROOT
+from tests.support.api_server import program
 
 CHART = ROOT / "charts" / "millrace"
 GOLDEN = Path(__file__).parent / "golden"
@@ -139,7 +140,7 @@ def helm(
 ) -> str:
     """Output of `helm`; `values` is what `-f -` reads. When it `fails`, what it says."""
     done = subprocess.run(
-        [program(), *arguments],
+        [program("helm"), *arguments],
         input=None if values is None else yaml.safe_dump(values),
         env=os.environ | (environment or {}),
         capture_output=True,
@@ -149,14 +150,6 @@ def helm(
     )
     assert (done.returncode != 0) == fails, done.stdout + done.stderr
     return done.stderr if fails else done.stdout
-
-
-def program() -> str:
-    """Path of the Helm that `deploy/cluster/cluster build` made."""
-    home = Path(os.environ.get("MILLRACE_CLUSTER_HOME") or cache_dir() / "cluster")
-    path = Path(os.environ.get("MILLRACE_CLUSTER_BIN") or home / "bin") / "helm"
-    assert path.exists(), "helm is missing: run deploy/cluster/cluster build helm"
-    return str(path)
 
 
 def template(values: Object, *arguments: str, fails: bool = False) -> str:

@@ -23,23 +23,11 @@ from millrace_operator.samples import Samples
 from tests.kubernetes.chart.rendering import CHART, COMPONENTS, DEV, SWITCHES, helm, pod_of, render
 from tests.support.api_server import ApiServer, running
 
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 # Kinds of operators that this API server does not have.
 FOREIGN = {"PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"}
 # What anybody who is known may do in every cluster.
 ANYBODYS = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io",
             "selfsubjectrulesreviews.authorization.k8s.io"}  # fmt: skip
-
-
-def namespace(server: ApiServer, name: str) -> str:
-    """A namespace that holds pods to the restricted profile."""
-    server.kubectl(
-        "apply",
-        "-f",
-        "-",
-        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}},
-    )
-    return name
 
 
 def run_helm(server: ApiServer, command: str, *arguments: str, values: dict[str, Any] | None = None) -> str:
@@ -61,7 +49,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 @pytest.fixture(scope="module")
 def notes(api_server: ApiServer) -> str:
     """What is said at the install of the development profile, in the namespace `trial`; it stays installed."""
-    namespace(api_server, "trial")
+    api_server.restricted_namespace("trial")
     said = run_helm(api_server, "install", "--namespace", "trial", values=DEV)
     deadline = time.monotonic() + 20
     with api_server.client() as client:
@@ -79,7 +67,7 @@ def secret(server: ApiServer, name: str, key: str) -> str:
 @pytest.mark.parametrize("switches", [["default"], ["dev"], list(SWITCHES)], ids=["default", "dev", "all"])
 def test_a_server_takes_every_render(api_server, switches):
     """A server-side dry run accepts each object, those that differ between the switches as well, and warns of none."""
-    namespace(api_server, "inference")
+    api_server.restricted_namespace("inference")
     made = [each for switch in switches for each in render(SWITCHES[switch]) if each["kind"] not in FOREIGN]
     distinct = [each for place, each in enumerate(made) if each not in made[:place] and each["kind"] != "Secret"]
     manifest = {"apiVersion": "v1", "kind": "List", "items": distinct}

@@ -176,6 +176,8 @@ async def test_the_first_task_of_a_pool_at_zero_starts_a_worker_at_once(
     room.pool(minReplicas=0, maxReplicas=4, idleSeconds=0, hold={"mode": "Fixed", "seconds": 0})
     await eventually(lambda: room.spec_replicas == 0)
     await eventually(lambda: not room.pods)
+    # A status that is written wakes the operator as well; this one is the last.
+    await eventually(lambda: room.status().get("replicas") == 0 and room.status("Ready").get("reason") == "AtZero")
     monkeypatch.setattr(pools, "TICK_S", 60.0)
     ticked_at = room.pools.stepped_at
     await eventually(lambda: room.pools.stepped_at > ticked_at)  # the last one of a second
@@ -276,8 +278,8 @@ async def test_a_pool_that_cannot_start_says_why(room: Room, monkeypatch: pytest
     room.pool()
     await eventually(lambda: room.status("Ready").get("reason") == "ImagePullFailed")
     assert "no such image" in room.status("Ready")["message"]
-    events = room.server.kubectl("get", "events", "-o", "custom-columns=T:.type,R:.reason,M:.message")
-    assert "ImagePullFailed" in events
+    events = ("get", "events", "-o", "custom-columns=T:.type,R:.reason,M:.message")
+    await eventually(lambda: "ImagePullFailed" in room.server.kubectl(*events))
 
 
 @pytest.fixture

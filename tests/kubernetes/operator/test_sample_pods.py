@@ -12,7 +12,6 @@ from tests.support.api_server import ApiServer
 
 INSTALLED = Installation(worker_image="worker:1", engine_image="engine:1", environment="env", service_account="worker")
 SPACE = "samples"
-RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 POOLS = {
     document["metadata"]["name"]: document
     for path in sorted((ROOT / "deploy" / "samples").glob("*.yaml"))
@@ -24,10 +23,9 @@ POOLS = {
 @pytest.fixture(scope="module")
 def space(cluster: ApiServer) -> ApiServer:
     """With a namespace that holds pods to the restricted profile, and the workers' account in it."""
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE, "labels": RESTRICTED}}
+    cluster.restricted_namespace(SPACE)
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "worker", "namespace": SPACE}}
-    for each in (namespace, account):
-        cluster.kubectl("apply", "-f", "-", manifest=each)
+    cluster.kubectl("apply", "-f", "-", manifest=account)
     return cluster
 
 

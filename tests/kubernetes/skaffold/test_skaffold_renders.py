@@ -1,7 +1,6 @@
 """skaffold.yaml as Skaffold itself reads and renders it: without a registry, a docker daemon and, but for one test, a cluster."""
 
 import base64
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.cli.stack.software import ROOT, cache_dir
+from services.cli.stack.software import ROOT
 from tests.kubernetes.chart.pod_security import flaws
 from tests.kubernetes.chart.rendering import (
     DEV,
@@ -21,7 +20,7 @@ from tests.kubernetes.chart.rendering import (
     render,
     workloads,
 )
-from tests.support.api_server import ApiServer, running
+from tests.support.api_server import ApiServer, program_path, running
 
 PREFIX = "registry.example.com/millrace"
 IMAGES = ("gateway", "ratelimiter", "cache", "router", "dispatcher", "operator", "worker", "triton", "kafka", "redis")
@@ -90,8 +89,7 @@ class Skaffold:
 @pytest.fixture(scope="module")
 def skaffold(tmp_path_factory: pytest.TempPathFactory) -> Skaffold:
     """What `deploy/cluster/cluster build skaffold` made; it uses the helm beside it."""
-    home = Path(os.environ.get("MILLRACE_CLUSTER_HOME") or cache_dir() / "cluster")
-    path = Path(os.environ.get("MILLRACE_CLUSTER_BIN") or home / "bin") / "skaffold"
+    path = program_path("skaffold")
     if not path.exists():
         pytest.skip("skaffold is not built: deploy/cluster/cluster build skaffold")
     return Skaffold(path, tmp_path_factory.mktemp("skaffold"))
@@ -243,14 +241,7 @@ def test_ci_is_small_and_takes_the_images_that_are_there(skaffold):
 @pytest.mark.parametrize("profile", ["cpu", "gpu", "ci"])
 def test_a_server_takes_what_is_rendered(skaffold, cluster: ApiServer, profile):
     """Every object of all modules, with the restricted profile of pod security enforced."""
-    where = f"skaffold-{profile}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
-    cluster.kubectl(
-        "apply",
-        "-f",
-        "-",
-        manifest={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": where, "labels": labels}},
-    )
+    where = cluster.restricted_namespace(f"skaffold-{profile}")
     objects = [
         each for each in skaffold.render("-p", profile, "-m", "load") if each["kind"] != "CustomResourceDefinition"
     ]
