@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from millrace_operator.core.pods import instant
 from millrace_operator.ports import ApiError, Cluster
+from millrace_operator.store import Object
 from services.chassis.clock import monotonic, now
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ class Leadership:
         self._name = name
         self._renewed_at = float("-inf")
         self._seen: tuple[Any, float] = (None, 0.0)  # the lease as another one wrote it, and since when it stands so
+        self._ours: Object | None = None  # the lease as we wrote it last; who knows it need not read it
         self.holder = ""
         self.led = asyncio.Event()  # set at the first time
 
@@ -53,21 +56,22 @@ class Leadership:
                 await asyncio.shield(self._give_up())
 
     async def _try(self) -> None:
-        lease = await self._cluster.get("Lease", self._key)
+        lease, self._ours = self._ours or await self._cluster.get("Lease", self._key), None
         asked_at = monotonic()
         if lease is None:
-            await self._cluster.create(self._lease({}, 0))
+            ours = await self._cluster.create(self._lease({}, 0))
         else:
             spec = lease["spec"]
             self.holder = spec.get("holderIdentity") or ""
             if self.holder not in ("", self._name) and not self._expired(spec):
                 return
             transitions = spec.get("leaseTransitions", 0) + (self.holder != self._name)
-            await self._cluster.replace(self._lease(lease["metadata"], transitions, spec.get("acquireTime")))
+            ours = await self._cluster.replace(self._lease(lease["metadata"], transitions, spec.get("acquireTime")))
+        self._ours = ours
         self.holder, self._renewed_at = self._name, asked_at
         self.led.set()
 
-    def _expired(self, spec: dict[str, Any]) -> bool:
+    def _expired(self, spec: Mapping[str, Any]) -> bool:
         """By our own clock: since when does the lease stand as it does?"""
         stands = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen[0] != stands:
@@ -76,7 +80,7 @@ class Leadership:
         duration_s: int = spec.get("leaseDurationSeconds", DURATION_S)
         return monotonic() - self._seen[1] > duration_s
 
-    def _lease(self, metadata: dict[str, Any], transitions: int, acquired: str | None = None) -> dict[str, Any]:
+    def _lease(self, metadata: Mapping[str, Any], transitions: int, acquired: str | None = None) -> dict[str, Any]:
         at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         namespace, name = self._key
         version = {"resourceVersion": metadata["resourceVersion"]} if metadata else {}

@@ -1,8 +1,8 @@
 """The samples of an installation for trying out: created once, then they belong to people.
 
 Custom resources cannot be part of the Helm release that brings their definitions, so the operator creates them, when the
-definitions are served. What exists already is left as it is, and what a person deleted does not come back: a ConfigMap
-remembers what was created.
+definitions are served. What exists already is left as it is, and what a person deleted does not come back: a ConfigMap of the
+release remembers what was created.
 """
 
 import asyncio

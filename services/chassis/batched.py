@@ -1,6 +1,6 @@
 """Many calls in one message, the caller's side. `batched_server` is the other.
 
-The first call after a pause goes at once; those that come within `GAP_S` of a message share the next one, and so everything
+The first call after a pause goes at once; those that come within `gap_s` of a message share the next one, and so everything
 behind it: one pipeline, one produce, one reply. One connection (`framing`) to each address and the least outstanding first,
 because one connection would stick to one replica. The messages are Request and Reply of `protos/millrace/batch`.
 """
@@ -62,12 +62,12 @@ def _unavailable(message: str) -> ProblemError:
 class _Replica:
     """The connection to one address; it comes back by itself."""
 
-    def __init__(self, address: str, method: str) -> None:
+    def __init__(self, address: str, method: str, gap_s: float) -> None:
         self.address = address
         self._method = method
         self._loop = asyncio.get_running_loop()
         self._line: Line | None = None
-        self._queue: Gather[Item] = Gather(self._send, GAP_S)
+        self._queue: Gather[Item] = Gather(self._send, gap_s)
         self._owed_since: float | None = None  # when something was sent that nothing has come after
         self.waiting: dict[int, asyncio.Future[bytes]] = {}
 
@@ -142,10 +142,13 @@ class BatchedClient:
 
     `addresses` are `host:port`; a name stands for all addresses that it has, now and later: a headless Service names its pods.
     `method` is the full name of the method that all calls are of.
+
+    What one client has gathered comes back together, and the next on its way needs a shorter `gap_s`: with the same one it would
+    wait for a second gap, because a queue that is served exactly as often as it is fed never gets rid of a delay.
     """
 
-    def __init__(self, addresses: Sequence[str], method: str) -> None:
-        self._addresses, self._method = tuple(addresses), method
+    def __init__(self, addresses: Sequence[str], method: str, gap_s: float = GAP_S) -> None:
+        self._addresses, self._method, self._gap_s = tuple(addresses), method, gap_s
         self._lines: dict[str, tuple[_Replica, asyncio.Task[None]]] = {}
         self._ids = itertools.count(1)
         self._following: list[asyncio.Task[None]] = []
@@ -160,7 +163,7 @@ class BatchedClient:
         return self
 
     def _connect(self, address: str) -> None:
-        replica = _Replica(address, self._method)
+        replica = _Replica(address, self._method, self._gap_s)
         self._lines[address] = (replica, asyncio.create_task(replica.run(), name=f"batched calls {address}"))
 
     async def _follow(self, name: str) -> None:

@@ -41,6 +41,9 @@ from services.tasklog.adapters.redis_token_log import RedisTokenLog
 
 RECONNECT_S = 3.0  # clients of a gateway that leaves come back within this time, not all at once
 LIVE_S = 1.0
+# A prompt goes to limiter, cache and router in turn. The limiter's client gathers for GAP_S; each after it has a shorter gap.
+LOOKUP_GAP_S = 0.007
+ACCEPT_GAP_S = 0.005
 LAST_WORDS_S = 0.5  # of a drain: to tell those who still wait that they must ask elsewhere
 
 
@@ -58,9 +61,10 @@ async def start(service: Service[GatewaySettings]) -> None:
     config_age.set_function(watch.age_s)
     caches = addresses_of(settings.cache_addresses)
     limiter = BatchedClient(addresses_of(settings.limiter_addresses), method(limits_pb2, "RateLimiter", "Check"))
-    lookup = BatchedClient(caches, method(cache_pb2, "Cache", "Lookup"))
+    lookup = BatchedClient(caches, method(cache_pb2, "Cache", "Lookup"), LOOKUP_GAP_S)
     store = BatchedClient(caches, method(cache_pb2, "Cache", "Store"))
-    router = BatchedClient(addresses_of(settings.router_addresses), method(router_pb2, "Router", "Accept"))
+    routers = addresses_of(settings.router_addresses)
+    router = BatchedClient(routers, method(router_pb2, "Router", "Accept"), ACCEPT_GAP_S)
     await service.enter("limiter", limiter)
     await service.enter("cache", lookup)
     await service.enter("cache's leads", store)

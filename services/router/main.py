@@ -22,13 +22,15 @@ from services.tasklog.adapters.redis_task_control import RedisTaskControl
 from services.tasklog.adapters.redis_token_log import RedisTokenLog
 from services.tasklog.ending import Destinations
 
+LINGER_MS = 0.5  # prompts come in batches: what one batch claims together is produced within this time
+
 
 async def start(service: Service[RouterSettings]) -> None:
     """Start order; the stop is the reverse."""
     settings = service.settings
     redis = Resp(settings.redis_url, timeout_s=settings.redis_patience_s)
     await service.enter("redis", redis, ready=lambda: redis.connected)
-    producer = LoopProducer(settings.kafka_bootstrap, linger_ms=2, message_timeout_s=settings.produce_s)
+    producer = LoopProducer(settings.kafka_bootstrap, linger_ms=LINGER_MS, message_timeout_s=settings.produce_s)
     await service.enter("kafka", producer, ready=lambda: producer.ready)
     service.spawn("kafka readiness", _keep_asking(producer))
     listener = await service.enter("signals", SignalsListener(OwnerLookup(redis)))

@@ -62,14 +62,16 @@ def bench_stack(environment: Mapping[str, str] | None = None, **counts: int) -> 
 
 
 def _before_others(stack: Stack) -> None:
-    """What else runs on the machine waits for the stack, where root may say so; among themselves its processes stay equal.
+    """What else runs on the machine waits for the stack, where root may say so; among themselves its processes keep their ranks.
 
-    A process here leads a session, and the kernel weighs sessions: their `nice` only counts inside of them.
+    A process here leads a session, and the kernel weighs sessions.
     """
     for component in stack.status.components:
         if component.pid:
             with contextlib.suppress(OSError):
-                Path(f"/proc/{component.pid}/autogroup").write_text("-20")
+                session = Path(f"/proc/{component.pid}/autogroup")
+                rank = int(session.read_text().split()[-1])  # of "/autogroup-71 nice 5"
+                session.write_text(str(rank - 20))
 
 
 def wait_until_answering(stack: Stack, model: str, patience_s: float = 60) -> float:

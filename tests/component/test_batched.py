@@ -16,6 +16,7 @@ from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.chassis.framed_server import framed_server
 from services.chassis.framing import method
+from services.gateway.main import ACCEPT_GAP_S, LOOKUP_GAP_S
 from tests.support.waiting import eventually
 
 CHECK = method(limits_pb2, "RateLimiter", "Check")
@@ -61,8 +62,8 @@ async def served(echo, port=0, *, grace_s=0.0):
 
 
 @asynccontextmanager
-async def client_of(*ports):
-    async with BatchedClient([f"127.0.0.1:{p}" for p in ports], CHECK) as client:
+async def client_of(*ports, gap_s=batched.GAP_S):
+    async with BatchedClient([f"127.0.0.1:{p}" for p in ports], CHECK, gap_s) as client:
         await eventually(lambda: all(replica.up for replica in client._replicas))
         yield client
 
@@ -93,6 +94,20 @@ async def test_calls_that_gather_share_messages():
         answers = await asyncio.gather(*[client.call(b"%d" % i, now() + 5) for i in range(500)])
         assert answers == [b"%d" % i for i in range(500)]
         assert echo.messages < 50
+
+
+async def test_each_hop_of_a_prompt_gathers_for_less_time_than_the_one_before():
+    """A bunch that the limiter's client sent together must not wait for a whole gap again at the cache and at the router."""
+    assert batched.GAP_S > LOOKUP_GAP_S > ACCEPT_GAP_S
+    waits = {}
+    for gap_s in (0.4, 0.0):
+        async with served(Echo()) as server, client_of(server.port, gap_s=gap_s) as client:
+            await client.call(b"first", now() + 5)
+            began = time.monotonic()
+            await client.call(b"second", now() + 5)
+            waits[gap_s] = time.monotonic() - began
+    assert waits[0.4] > 0.3
+    assert waits[0.0] < 0.2
 
 
 async def test_a_slow_call_holds_up_no_other():

@@ -47,13 +47,22 @@ async def spawn(
 
     It gets TERM when this process dies in whatever way (nice and setpriv each become what they run), and it leads
     a session of its own, so that the terminal's Ctrl-C reaches only the supervisor, which stops things in order.
+    `nice` counts against other sessions too: a kernel with autogroup on weighs only sessions against each other.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             "nice", "-n", str(nice), "setpriv", "--pdeathsig", "TERM", *command,
             cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
+    if nice:
+        _rank_session(process.pid, nice)
+    return process
+
+
+def _rank_session(leader: int, nice: int) -> None:
+    with contextlib.suppress(OSError):  # a kernel without autogroup
+        Path(f"/proc/{leader}/autogroup").write_text(str(nice))
 
 
 def signal_group(pid: int, number: signal.Signals) -> None:

@@ -91,7 +91,8 @@ async def test_a_leader_that_cannot_renew_stops_acting_before_another_one_starts
         async def away(*_: object) -> None:
             raise ApiError(0, "the API server is away")
 
-        monkeypatch.setattr(kube, "get", away)
+        for verb in ("get", "replace"):
+            monkeypatch.setattr(kube, verb, away)
         second = Candidate(other, "second")
         both = False
         async with asyncio.timeout(10):
