@@ -36,7 +36,8 @@ def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings
     began = time.monotonic()
     for one in crowd:
         one.start()
-    seconds = installed.until(lambda: int(installed.field("wp/simulator", ".spec.replicas")) >= 1, 10)
+    # How soon is what `from-zero` measures; here a disk that is still busy with the images may hold up Kafka for seconds.
+    seconds = installed.until(lambda: int(installed.field("wp/simulator", ".spec.replicas")) >= 1, 60)
     print(f"\nfrom the first prompt at zero to the order of a worker: under {seconds:.1f} s")
     installed.until(lambda: len(installed.pods("simulator")) >= 2, 60)
     for one in crowd:
