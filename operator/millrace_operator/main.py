@@ -73,7 +73,13 @@ async def start(service: Service[OperatorSettings]) -> None:
     service.spawn("publishing", publishing.run())
     service.spawn("pools", pools.run())
     if settings.samples:
-        samples = Samples(Path(settings.samples), cluster, namespace=settings.namespace, leading=leading)
+        samples = Samples(
+            Path(settings.samples),
+            cluster,
+            namespace=settings.namespace,
+            ledger=settings.samples_ledger,
+            leading=leading,
+        )
         service.spawn("samples", samples.run())
 
 

@@ -19,17 +19,19 @@ from services.chassis.backoff import backoff
 
 log = logging.getLogger(__name__)
 
-LEDGER: Final = "millrace-samples-applied"
 ANNOTATION: Final = "millrace.dev/sample"
 RETRY_S: Final = (0.5, 5.0)
 CONFLICT: Final = 409
 
 
 class Samples:
-    """Creates what the manifests in a folder say, in one namespace, while `leading`."""
+    """Creates what the manifests in a folder say, in one namespace, while `leading`; `ledger` names the ConfigMap."""
 
-    def __init__(self, folder: Path, cluster: Cluster, *, namespace: str, leading: Callable[[], bool]) -> None:
+    def __init__(
+        self, folder: Path, cluster: Cluster, *, namespace: str, ledger: str, leading: Callable[[], bool]
+    ) -> None:
         self._folder = folder
+        self._ledger = ledger
         self._cluster = cluster
         self._namespace = namespace
         self._leading = leading
@@ -60,7 +62,7 @@ class Samples:
         kinds = {manifest.document["kind"] for manifest in manifests} - {"Secret"}
         try:
             missing = kinds - (await self._cluster.digests()).keys()
-            ledger = await self._cluster.get("ConfigMap", (self._namespace, LEDGER))
+            ledger = await self._cluster.get("ConfigMap", (self._namespace, self._ledger))
         except ApiError as reason:
             self._say("samples", str(reason))
             return False
@@ -99,7 +101,7 @@ class Samples:
             {
                 "apiVersion": "v1",
                 "kind": "ConfigMap",
-                "metadata": {"name": LEDGER, "namespace": self._namespace},
+                "metadata": {"name": self._ledger, "namespace": self._namespace},
                 "data": dict(created),
             }
         )

@@ -27,5 +27,6 @@ class OperatorSettings(ServiceSettings, frozen=True, kw_only=True):
     samples: Annotated[
         str, setting("Folder of manifests that are applied once, when the custom resources are served; empty: none.")
     ] = ""
+    samples_ledger: Annotated[str, setting("ConfigMap that remembers which of them were.")] = "millrace-samples-applied"
     partitions: Annotated[int, setting("Partitions of a new pool's lanes."), msgspec.Meta(ge=1)] = 3
     replication: Annotated[int, setting("Copies of them: 3 where there are three brokers."), msgspec.Meta(ge=1)] = 1

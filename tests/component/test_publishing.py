@@ -15,7 +15,7 @@ from millrace_operator.core.reasons import Reason
 from millrace_operator.core.selection import KEEP_S
 from millrace_operator.ports import ApiError
 from millrace_operator.publishing import Publishing
-from millrace_operator.samples import LEDGER, Samples
+from millrace_operator.samples import Samples
 from millrace_operator.store import Store, key_of
 from services.chassis.clock import monotonic
 from services.chassis.configuration import ConfigurationWatch
@@ -530,7 +530,7 @@ async def test_samples_are_created_once_and_then_belong_to_people(tmp_path, monk
     (tmp_path / "all.yaml").write_text(SAMPLES)
     cluster = MemoryCluster(Store(KINDS))
     served, cluster.served = cluster.served, {}
-    samples = Samples(tmp_path, cluster, namespace=SPACE, leading=lambda: True)
+    samples = Samples(tmp_path, cluster, namespace=SPACE, ledger="ledger", leading=lambda: True)
     running = asyncio.create_task(samples.run())
     await asyncio.sleep(0.05)
     mine = cluster.objects["Secret", (SPACE, "key")] = {"kind": "Secret", "mine": True}
@@ -540,9 +540,9 @@ async def test_samples_are_created_once_and_then_belong_to_people(tmp_path, monk
     created = cluster.objects["WorkerPool", (SPACE, "tiny")]
     assert created["metadata"]["annotations"] == {"millrace.dev/sample": "true"}
     assert cluster.objects["Secret", (SPACE, "key")] is mine
-    assert set(cluster.objects["ConfigMap", (SPACE, LEDGER)]["data"]) == {"WorkerPool.tiny", "Secret.key"}
+    assert set(cluster.objects["ConfigMap", (SPACE, "ledger")]["data"]) == {"WorkerPool.tiny", "Secret.key"}
     del cluster.objects["WorkerPool", (SPACE, "tiny")]
-    await asyncio.wait_for(Samples(tmp_path, cluster, namespace=SPACE, leading=lambda: True).run(), 5)
+    await asyncio.wait_for(Samples(tmp_path, cluster, namespace=SPACE, ledger="ledger", leading=lambda: True).run(), 5)
     assert ("WorkerPool", (SPACE, "tiny")) not in cluster.objects
 
 
@@ -552,7 +552,9 @@ async def test_a_wrong_sample_does_not_hold_up_the_others(tmp_path, caplog):
     (tmp_path / "bad.yaml").write_text("kind: [")
     cluster = MemoryCluster(Store(KINDS))
     with caplog.at_level(logging.WARNING):
-        await asyncio.wait_for(Samples(tmp_path, cluster, namespace=SPACE, leading=lambda: True).run(), 5)
+        await asyncio.wait_for(
+            Samples(tmp_path, cluster, namespace=SPACE, ledger="ledger", leading=lambda: True).run(), 5
+        )
     assert len(cluster.objects) == 3
     assert "bad.yaml" in caplog.text
     assert "all.yaml#1" in caplog.text

@@ -97,5 +97,6 @@ MILLRACE_COMMON__DRAIN_S: {{ .Values.drainSeconds | quote }}
 - {name: MILLRACE_OPERATOR__REPLICATION, value: {{ ternary 1 .Values.kafka.replication (eq (include "millrace.hasDevKafka" .) "true") | quote }}}
 {{- if include "millrace.hasSamples" . }}
 - {name: MILLRACE_OPERATOR__SAMPLES, value: /etc/millrace/samples}
+- {name: MILLRACE_OPERATOR__SAMPLES_LEDGER, value: {{ include "millrace.name" (dict "root" . "name" "samples-applied") }}}
 {{- end }}
 {{- end }}

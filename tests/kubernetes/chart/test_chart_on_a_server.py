@@ -189,7 +189,7 @@ async def test_the_rights_are_enough_for_what_the_operator_does(api_server, note
         leadership = Leadership(cluster, "trial", "this test")
         leading = asyncio.create_task(leadership.run())
         await asyncio.wait_for(leadership.led.wait(), 10)
-        await Samples(folder, cluster, namespace="trial", leading=lambda: True).run()
+        await Samples(folder, cluster, namespace="trial", ledger="ledger", leading=lambda: True).run()
         pool = await cluster.get("WorkerPool", ("trial", "tiny"))
         assert pool is not None
         installed = Installation(worker_image="worker", engine_image="engine")
