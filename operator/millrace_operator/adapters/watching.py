@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 RELIST_S: Final = 60.0
 WAIT_S: Final = 0.5  # between two looks for custom resources that are not served yet
 EXIT_S: Final = 5.0
+GOODBYE_S: Final = 0.5  # aiohttp closes a watch's TLS connection without waiting for its end; the loop must outlive it
 
 
 async def watch(store: Store, cluster: Cluster, namespace: str) -> None:
@@ -101,6 +102,7 @@ async def _kopf(store: Store, namespace: str, stop: threading.Event, tell: Tell)
     await kopf.operator(
         registry=registry, settings=settings, standalone=True, namespaces=[namespace], stop_flag=stop, memo=None
     )
+    await asyncio.sleep(GOODBYE_S)
 
 
 def _login(**asked: Any) -> Any:
