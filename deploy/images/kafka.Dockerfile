@@ -27,9 +27,9 @@ RUN --mount=type=secret,id=indexes \
     chmod 644 /opt/kafka/lib/*.jar
 ARG VERSION=
 COPY deploy/images/sbom.py /build/
-COPY deploy/images/kafka /opt/kafka/
+COPY deploy/images/kafka/run deploy/local/kafka/broker.properties deploy/local/kafka/jvm.options /opt/kafka/
 COPY --from=runtime /var/lib/dpkg/status /build/status
-RUN set -eu; chmod 755 /opt/kafka/run; chmod 644 /opt/kafka/server.properties; mkdir -p /extras/usr/share/sbom; \
+RUN set -eu; chmod 755 /opt/kafka/run; chmod 644 /opt/kafka/broker.properties /opt/kafka/jvm.options; mkdir -p /extras/usr/share/sbom; \
     python3.11 /build/sbom.py millrace-kafka --version "${VERSION}" --debian /build/status --jars /opt/kafka/lib \
       --debian-from openjdk-17-jdk-headless=/var/lib/dpkg/status >/extras/usr/share/sbom/millrace-kafka.cdx.json
 

@@ -12,7 +12,6 @@ import pytest
 
 from services.chassis.settings import ServiceSettings
 from services.cli.stack.core.blueprint import parse
-from services.cli.stack.kafka_broker import PROPERTIES
 from services.cli.stack.software import LOCAL, ROOT
 
 IMAGES = ROOT / "deploy" / "images"
@@ -127,16 +126,12 @@ def test_redis_in_an_image_has_the_flags_of_the_stack():
     assert [word for word in given if word not in {"--protected-mode", "no"}] == wanted
 
 
-def test_kafka_in_an_image_has_the_settings_of_the_stack():
-    """Every setting of the local broker stands in server.properties, but for where it listens and where its data is."""
-
-    def settings(text: str) -> dict[str, str]:
-        lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-        found = dict(line.split("=", 1) for line in lines)
-        places = ("listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs")
-        return found | dict.fromkeys(places, "")
-
-    assert settings((IMAGES / "kafka" / "server.properties").read_text()) == settings(PROPERTIES)
+def test_kafka_in_an_image_fills_in_every_place_of_the_settings():
+    """Settings and options of the JVM are the stack's own files; the entry point says where it listens and where its data is."""
+    places = set(re.findall(r"@([A-Z_]+)@", (LOCAL / "kafka" / "broker.properties").read_text()))
+    assert set(re.findall(r"s\|@([A-Z_]+)@\|", (IMAGES / "kafka" / "run").read_text())) == places
+    copied = next(step for step in steps((IMAGES / "kafka.Dockerfile").read_text()) if "broker.properties" in step)
+    assert {"deploy/local/kafka/broker.properties", "deploy/local/kafka/jvm.options"} <= set(copied.split())
 
 
 @pytest.mark.parametrize("image", [*SERVICES, "operator"])

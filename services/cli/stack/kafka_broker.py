@@ -20,54 +20,13 @@ from services.cli.stack.software import LOCAL, MissingError, installed, kafka_ho
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"  # 16 bytes in base64url; fixed, so that data outlives a restart
 ARCHIVE = "classes.jsa"
-# Pauses of a collection are the tail of a commit. At 500 commits a second the serial collector pauses for 14 ms every 0.7 s and
-# for 200 ms once a minute, Shenandoah for 0.1 ms. A JVM without it (Oracle's) ignores the option and takes its default.
-JVM = (
-    "-Xms96m", "-Xmx384m", "-XX:+IgnoreUnrecognizedVMOptions", "-XX:+UseShenandoahGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
-    "-Djava.awt.headless=true",
-    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
-)  # fmt: skip
-
-# One broker for one machine: few threads, no wait before a group starts, and a broker that was killed may come back after
-# 2 s (by default its dead incarnation keeps the place for 9 s).
-PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
-log.dirs={data}
-auto.create.topics.enable=false
-num.partitions=3
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=3
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
-num.network.threads=2
-num.io.threads=2
-background.threads=2
-log.cleaner.dedupe.buffer.size=16777216
-broker.session.timeout.ms=2000
-broker.heartbeat.interval.ms=400
-controller.quorum.fetch.timeout.ms=1000
-controller.quorum.election.timeout.ms=500
-controller.quorum.election.backoff.max.ms=500
-"""
+KAFKA = LOCAL / "kafka"  # shared with the image: jars, settings, options of the JVM
 
 
 def _java(*arguments: str) -> list[str]:
     """A JVM command with the broker's class path; the text of the path is part of what the class archive checks."""
-    return [program("java", "default-jre-headless"), *JVM, "-cp", f"{kafka_home()}/lib/*", *arguments]
+    options = (f"@{KAFKA}/jvm.options", "-cp", f"{kafka_home()}/lib/*")
+    return [program("java", "default-jre-headless"), *options, *arguments]
 
 
 def prepare(directory: Path, port: int, controller_port: int) -> list[str]:
@@ -85,7 +44,11 @@ def prepare(directory: Path, port: int, controller_port: int) -> list[str]:
 def _write_settings(directory: Path, port: int, controller_port: int) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     settings = directory / "server.properties"
-    settings.write_text(PROPERTIES.format(port=port, controller_port=controller_port, data=directory / "data"))
+    text = (KAFKA / "broker.properties").read_text()
+    places = {"PORT": port, "CONTROLLER_PORT": controller_port, "DATA": directory / "data"}
+    for name, value in {"LISTEN": "127.0.0.1", "ADVERTISED": "127.0.0.1", **places}.items():
+        text = text.replace(f"@{name}@", str(value))
+    settings.write_text(text)
     return settings
 
 
@@ -100,7 +63,7 @@ def install() -> None:
     subprocess.run(
         [
             program("mvn", "maven"), "-q", "-B", "-ntp", f"-Dkafka.version={pinned['version']}", f"-Dscala.version={pinned['scala']}",
-            f"-Dslf4j.version={pinned['slf4j']}", "-f", str(LOCAL / "kafka" / "pom.xml"), "dependency:copy-dependencies",
+            f"-Dslf4j.version={pinned['slf4j']}", "-f", str(KAFKA / "pom.xml"), "dependency:copy-dependencies",
             "-DincludeScope=runtime", f"-DoutputDirectory={home}/lib",
         ],
         check=True,
