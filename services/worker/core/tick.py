@@ -2,19 +2,20 @@
 
 
 class Tick:
-    """The tick in seconds: the shortest while the loop has time, growing to the longest while it is busy.
+    """The tick in seconds: the shortest while the loop has time, then longer the busier it is, up to the longest.
 
-    Every tick costs one pipeline and one message per gateway, so a longer one buys throughput with latency.
+    Every tick costs one pipeline and one message per gateway, so a longer one buys throughput with latency. A busy share lags
+    by about a second; the tick follows its value, not its changes, so the two settle where they meet and do not swing.
 
     >>> tick = Tick(0.010, 0.050)
-    >>> tick.adapt(busy=0.9), tick.adapt(busy=0.9), tick.adapt(busy=0.1)
-    (0.015, 0.0225, 0.015)
+    >>> tick.adapt(busy=0.6), tick.adapt(busy=0.75), tick.adapt(busy=0.95)
+    (0.01, 0.03, 0.05)
     """
 
     __slots__ = ("_longest_s", "_shortest_s", "length_s")
 
     BUSY = 0.6
-    STEP = 1.5
+    FULL = 0.9
 
     def __init__(self, shortest_s: float, longest_s: float) -> None:
         self._shortest_s = shortest_s
@@ -23,8 +24,8 @@ class Tick:
 
     def adapt(self, busy: float) -> float:
         """The next tick for a loop that is `busy` (0 to 1)."""
-        grown = self.length_s * self.STEP if busy > self.BUSY else self.length_s / self.STEP
-        self.length_s = min(max(grown, self._shortest_s), self._longest_s)
+        share = min(max((busy - self.BUSY) / (self.FULL - self.BUSY), 0.0), 1.0)
+        self.length_s = self._shortest_s + share * (self._longest_s - self._shortest_s)
         return self.length_s
 
     @property

@@ -5,13 +5,23 @@ import pytest
 from services.worker.core.tick import Tick
 
 
-def test_a_tick_grows_while_the_loop_is_busy_and_shrinks_when_it_has_time() -> None:
-    """Between its shortest and its longest, a step at a time."""
+def test_a_tick_is_the_longer_the_busier_the_loop_is() -> None:
+    """The shortest up to 60 %, the longest from 90 %, a straight line between."""
     tick = Tick(0.010, 0.050)
-    grown = [tick.adapt(0.61) for _ in range(6)]
-    assert grown == pytest.approx([0.015, 0.0225, 0.03375, 0.050, 0.050, 0.050])
-    shrunk = [tick.adapt(0.60) for _ in range(6)]
-    assert shrunk == pytest.approx([0.0333, 0.0222, 0.0148, 0.010, 0.010, 0.010], abs=1e-4)
+    assert [tick.adapt(busy) for busy in (0.0, 0.6, 0.75, 0.9, 1.0)] == pytest.approx(
+        [0.010, 0.010, 0.030, 0.050, 0.050]
+    )
+
+
+@pytest.mark.parametrize(("fixed", "flushing"), [(0.3, 0.4), (0.5, 0.3), (0.2, 0.7)])
+def test_a_tick_settles_where_a_longer_one_would_make_the_loop_less_busy(fixed: float, flushing: float) -> None:
+    """`fixed` of the loop is work per token, `flushing` what rounds cost at the shortest tick; busy lags by a second."""
+    tick, busy, lengths = Tick(0.010, 0.050), 0.0, []
+    for _ in range(200):
+        busy += (min(fixed + flushing * 0.010 / tick.length_s, 1.0) - busy) * 0.05
+        lengths.append(tick.adapt(busy))
+    assert 0.010 < lengths[-1] < 0.050
+    assert max(lengths[100:]) - min(lengths[100:]) < 0.0005
 
 
 def test_flushes_are_at_least_half_a_tick_apart() -> None:
