@@ -178,9 +178,9 @@ class PoolOwner:
         except RedisAwayError:
             wishes = [False] * len(assigns)  # the worker looks again with the first delta
         for assign, wished in zip(assigns, wishes, strict=True):
-            if wished and self.scheduler.take_back(assign):
-                self.act(self.scheduler.cancel(assign.state.id))
-            elif self.scheduler.stands(assign):
+            if wished:
+                self.act(self.scheduler.call_off(assign))
+            if self.scheduler.stands(assign):
                 self._send(assign)
 
     def _look_at_cancel(self, task: str) -> None:

@@ -95,7 +95,10 @@ class WorkerStreams:
                     started = event.started
                     scheduler.started(started.task, started.attempt, started.prompt_tokens, now())
                 case "progress":
-                    scheduler.progress(event.progress.task, event.progress.attempt, event.progress.completion_tokens)
+                    progress = event.progress
+                    scheduler.progress(progress.task, progress.attempt, progress.completion_tokens)
+                    if progress.cancel_wished:
+                        decided += scheduler.cancel(progress.task)
                 case "finished":
                     decided += scheduler.finished(worker, event.finished, at)
                 case "fenced":
@@ -118,6 +121,7 @@ class WorkerStreams:
                 attempt=decision.attempt,
                 previous_attempt=decision.previous,
                 attempts=state.history.begun,
+                run_id=self._scheduler.run_id,
             )
             if state.first_started:
                 assign.first_started.CopyFrom(_timestamp(state.first_started))
@@ -130,7 +134,7 @@ class WorkerStreams:
             stream.outbox.put(DispatcherEvent(finished_ack=ack))
 
     def stop(self, decision: d.Stop) -> None:
-        """Tell a worker that a task's cancel is wished: a silent one does not read it by itself."""
+        """Tell a worker to end a task as cancelled."""
         if stream := self._streams.get(decision.worker):
             stream.outbox.put(DispatcherEvent(cancel=Cancel(task=decision.task, attempt=decision.attempt)))
 

@@ -27,6 +27,7 @@ from services.worker.task_run import TaskRun
 log = logging.getLogger(__name__)
 
 LONGEST_S: Final = 86400.0  # no task may run for longer
+OWNER_S: Final = 0.05  # before another attempt is asked for in a new Redis run: its owner may not have seen it yet
 CLAIM_S: Final = 900.0  # a log outlives deadline and retention by this much, should nobody come to end the task
 
 
@@ -78,21 +79,26 @@ class Carrier:
         return settled
 
     async def _begin(self, run: TaskRun) -> Begin | Fenced | Lost:
-        """Write the header, however long Redis is away: a task that was assigned stays here until somebody says otherwise."""
+        """Write the header, however long Redis is away: a task that was assigned stays here until somebody says otherwise.
+
+        Lost in any other run than the one in which the attempt was given: this one may have forgotten a higher header, and
+        where it was forgotten this attempt would not be refused.
+        """
         delays = backoff(0.05, 1.0)
         token_log, task = self.to.log, run.task
         keep_s = remaining(run.deadline, now(), at_most=LONGEST_S) + outcomes.retention_s(task) + CLAIM_S
         header: Header | None = None
         while True:
             try:
-                if header is None and token_log.run_id:
-                    run.answer.run_id = token_log.run_id
+                if header is None and (run_id := run.run_id or token_log.run_id):
+                    run.answer.run_id = run_id
                     header = Header(run.answer.attempt, self.name, secrets.token_hex(8), run.answer.run_id)
                 if header:
                     return await token_log.begin(task.id, header, keep_s)
             except RedisAwayError as reason:
                 log.info("task %s waits to begin: %s", task.id, reason)
             except RunChangedError:
+                await asyncio.sleep(OWNER_S)
                 return Lost()
             await asyncio.sleep(next(delays))
 

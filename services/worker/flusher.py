@@ -16,7 +16,6 @@ from millrace.task.v1.task_pb2 import Route
 from services.chassis.clock import now
 from services.chassis.metrics import worker_flush_entries, worker_tick
 from services.chassis.pace import Pace
-from services.tasklog.core import outcomes
 from services.tasklog.core.entries import AppendResult, Delta, Fenced, Lost, Terminal, Written
 from services.tasklog.ports import RedisAwayError, RunChangedError, TokenLog
 from services.worker.core.attempt_plan import Settled
@@ -153,10 +152,8 @@ class Flusher:
         run.answer.written(entry)
         if run.first_text_at is None and entry.start == 0:
             run.first_text_at = now()
-        if result.cancel and run.answer.outcome is None:
-            run.end(outcomes.cancelled)
-            self.mark(run, at_once=True)
-        elif run.closing:
+        run.cancel_wished = run.cancel_wished or result.cancel
+        if run.closing:
             self.mark(run)
 
     def tell(self, run: TaskRun, entries: Iterable[Delta | Terminal], routes: Sequence[Route]) -> None:

@@ -16,6 +16,7 @@ class TaskRun:
 
     `open` says that the flusher may append to the task's log; it is false while an attempt begins, and from the moment the
     log was lost until the next attempt is granted. `closing` is how the attempt settles once what it has is logged.
+    `cancel_wished` is what the log says, `cancelled` what the dispatcher made of it.
     """
 
     __slots__ = (
@@ -23,6 +24,7 @@ class TaskRun:
         "attempts",
         "began",
         "cached_tokens",
+        "cancel_wished",
         "cancelled",
         "closing",
         "deadline",
@@ -37,6 +39,7 @@ class TaskRun:
         "pump",
         "reported_tokens",
         "routes",
+        "run_id",
         "settled",
         "sign_at",
         "started_at",
@@ -50,7 +53,7 @@ class TaskRun:
         self.first_text_at: float | None = None
         self.sign_at = monotonic()  # when the engine last gave something, or was asked to
         self.began = False  # has it given anything since
-        self.cancelled = False
+        self.cancel_wished = self.cancelled = False
         self.dirty = False  # is it in the flusher's list
         self.due = self.flushed_at = 0.0  # by the loop's clock: its next flush, and its last one
         self.failure = ""
@@ -63,6 +66,7 @@ class TaskRun:
         """Begin an attempt, the first or one more."""
         self.task = assign.task
         self.attempts = assign.attempts
+        self.run_id = assign.run_id  # the only Redis run in which the attempt may begin; empty: any
         self.deadline = assign.task.deadline.seconds + assign.task.deadline.nanos / 1e9  # Unix seconds
         self.routes: tuple[Route, ...] = (assign.task.route,) if assign.task.HasField("route") else ()
         self.open = False

@@ -143,8 +143,6 @@ class Worker:
             case "finished_ack":
                 if self._reports.acknowledged(event.finished_ack):
                     self._held.keep_until(event.finished_ack.task, monotonic() + self._horizon_s + MARGIN_S)
-            case "drain":
-                self.drain_for(math.inf)
             case unknown:
                 log.warning("the dispatcher says %s, which is not known here", unknown)
 
@@ -300,9 +298,11 @@ class Worker:
     def _progress(self) -> None:
         for task, run in self._runs.items():
             answer = run.answer
-            if answer.tokens != run.reported_tokens:
+            wished = run.cancel_wished and run.undecided  # told until it is answered: an owner may be new
+            if wished or answer.tokens != run.reported_tokens:
                 run.reported_tokens = answer.tokens
                 progress = Progress(task=task, attempt=answer.attempt, completion_tokens=answer.tokens)
+                progress.cancel_wished = wished
                 self._send(WorkerEvent(progress=progress))
 
     # -- leaving --------------------------------------------------------------------------------------------------------

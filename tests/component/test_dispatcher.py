@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from google.protobuf.message import Message
@@ -15,9 +18,11 @@ from millrace.dispatch.v1.dispatch_pb2 import (
     Hello,
     Need,
     SignalsRequest,
+    TaskStatus,
     WorkerEvent,
     WorkerMessage,
 )
+from millrace.frames.v1.frames_pb2 import FrameBatch
 from millrace.task.v1.task_pb2 import (
     CACHE_MARK_COALESCED,
     OUTCOME_KIND_CANCELLED,
@@ -27,16 +32,29 @@ from millrace.task.v1.task_pb2 import (
     PRIORITY_CLASS_BATCH,
     PRIORITY_CLASS_CRITICAL,
     PRIORITY_CLASS_STANDARD,
+    Outcome,
     Route,
+    Task,
+    Usage,
 )
 from services.chassis.framed_client import RefusedError, dial
 from services.chassis.framing import method
 from services.chassis.resp import RedisAwayError
 from services.dispatcher.core.task_table import TaskTable
+from services.dispatcher.ports import Held
+from services.gateway.reading.reader import Reader
+from services.gateway.reading.readers import Readers
 from services.pools.signals_listener import SignalsListener
-from services.tasklog.core.entries import Header
-from tests.support.dispatch_room import POOL, FakeWorker, Room, answer, fail
+from services.tasklog.core import outcomes
+from services.tasklog.core.entries import AppendResult, Delta, Fenced, Header, Terminal, Written
+from services.tasklog.core.reading import Cursor, End, Restarted, Text
+from services.worker.ports import EngineChunk, EngineRequest
+from tests.support.dispatch_room import FAST, POOL, FakeWorker, Room, answer, fail
+from tests.support.gateway_lab import BOOT, LabSignals
 from tests.support.waiting import eventually
+from tests.support.worker_room import WorkerRoom
+
+PATIENT = replace(FAST, silence_s=10.0)  # no worker is given up because this machine stands still for a moment
 
 
 async def test_an_accepted_task_runs_once_and_its_offset_is_committed():
@@ -117,6 +135,7 @@ async def test_an_owner_whose_lease_redis_handed_back_takes_a_new_epoch():
         await eventually(lambda: len(worker.ran) == 2)
         assert worker.ran[1].attempt >> 20 == dispatcher.actor.owner.epoch
         assert worker.ran[1].previous_attempt == attempt
+        assert worker.ran[1].run_id == room.log.run_id != worker.ran[0].run_id
         hold.set()
         await room.ended(task)
 
@@ -149,28 +168,64 @@ async def _attach_regardless(self: FakeWorker) -> None:
 
 async def test_two_dispatchers_that_both_believe_they_own_a_pool_never_show_one_task_twice_to_the_client():
     """A zombie owner's attempts carry a lower epoch: the log refuses them once the new owner's attempt began."""
-    async with Room() as room:
+    begun, whole = "zombie says ", "zombie says this, once"
+    release, finish = asyncio.Event(), asyncio.Event()
+    refused: list[AppendResult] = []
+
+    async def outlived(worker: FakeWorker, assign: Assign) -> None:
+        """Begin, be slow, and then write text and end as if nothing had happened."""
+        log, task, attempt = room.log, assign.task.id, assign.attempt
+        if isinstance(await log.begin(task, Header(attempt, worker.name, str(attempt), log.run_id), 60.0), Fenced):
+            return
+        first = Delta(attempt, attempt, 0, len(begun), begun)
+        assert await log.append(log.run_id, [(task, first)]) == [Written()]
+        await release.wait()
+        rest = Delta(attempt, attempt, first.end, len(whole), whole[first.end :])
+        outcome = outcomes.completed("stop", Usage(), outcomes.timings(assign.task, 0.0))
+        end = Terminal(attempt, attempt, rest.end, outcome)
+        refused.extend(await log.append(log.run_id, [(task, rest), (task, end)]))
+
+    async with Room(pace=PATIENT, lease_s=30.0) as room:
         zombie = await room.dispatcher("d1")
-        hold = asyncio.Event()
-        slow = await room.worker("w1", behave=answer("zombie says this", hold=hold))
+        slow = await room.worker("w1", behave=outlived)
         task = await room.submit()
-        await eventually(lambda: slow.running)
+        page = LogReader(room, task)
+        await eventually(page.reads(begun))
         old = zombie.actor.owner
-        # The zombie believes in its lease for ever; Redis gives it to another.
-        object.__setattr__(old._own, "held", type(old._own.held)(old.epoch, old._own.held.run_id, float("inf")))
-        await slow.stop()
+        lease = zombie.actor._world.lease
+
+        async def believe(held: Held) -> Held:
+            return Held(held.epoch, held.run_id, float("inf"))
+
+        lease.renew = believe
+        await eventually(lambda: old._own.held.until == float("inf"))
         room.leases.owners.clear()
         fresh = await room.dispatcher("d2")
         await eventually(lambda: fresh.owns)
-        quick = await room.worker("w2", behave=answer("zombie says this, and goes on"))
-        end = await room.ended(task)
-        assert quick.ran
-        assert quick.ran[0].attempt >> 20 > old.epoch - 1
-        entries = await room.log.read(task.id)
-        headers = [e.attempt for e in entries if isinstance(e, Header)]
-        assert headers == sorted(headers)
-        assert len(room.usage.newest()) == 1
-        assert end.offset == len("zombie says this, and goes on")
+        quick = await room.worker("w2", behave=answer(whole, hold=finish))
+        await eventually(page.reads(whole))
+        new = fresh.actor.owner
+        assert new.epoch > old.epoch
+        assert [assign.attempt >> 20 for assign in quick.ran] == [new.epoch]
+        assert zombie.actor.owner is old
+        assert old.holds()
+
+        release.set()
+        await eventually(lambda: refused)
+        assert refused == [Fenced(), Fenced()]
+        assert [assign.attempt >> 20 for assign in slow.ran] == [old.epoch]
+        both = await room.submit()  # both give it to their worker
+        await eventually(lambda: len(slow.ran) == len(quick.ran) == 2)
+        finish.set()
+        for given in (task, both):
+            await room.ended(given)
+            late = LogReader(room, given)
+            await eventually(late.reads(whole))
+            assert (late.restarts, late.ends) == (0, 1)
+            assert sum(isinstance(entry, Terminal) for entry in await room.log.read(given.id)) == 1
+        await eventually(page.reads(whole))
+        assert (page.restarts, page.ends) == (0, 1)
+        assert sorted(record.task for record in room.usage.records) == sorted((task.id, both.id))
 
 
 async def test_a_finished_task_behind_an_unfinished_one_does_not_run_again_after_a_takeover():
@@ -435,6 +490,96 @@ async def test_followers_of_a_leader_that_ended_during_a_takeover_get_its_answer
         for twin in twins:
             assert (await room.ended(twin)).outcome.cache == CACHE_MARK_COALESCED
         await eventually(lambda: room.committed() == 4)
+
+
+async def test_a_wish_that_a_worker_read_stops_a_task_that_nobody_follows():
+    """The owner that knows the followers answers; a hint of a gateway is not needed."""
+    async with Room(pace=PATIENT) as room:
+        await room.dispatcher()
+        worker = await room.worker(behave=answer("x", hold=asyncio.Event()))
+        task = await room.submit()
+        await eventually(lambda: worker.running)
+        await worker.progress(worker.ran[0], 10, cancel_wished=True)
+        await eventually(lambda: worker.stopped == [task.id])
+
+
+async def test_a_cancelled_leader_breaks_no_followers_stream():
+    """One client leaves: the others read on under the same gen, without a restart, to one end each."""
+    engine = GatedEngine()
+    async with (
+        Room(pace=PATIENT) as room,
+        SignalsListener(Lookup(room)) as listener,
+        real_worker(room, engine) as readers,
+    ):
+        listener.follow([POOL])
+        leader, pages, twins = await twins_of_a_running_leader(room, readers)
+        await eventually(lambda: POOL in listener.signals)
+        await room.log.wish_cancel(leader.id, 60.0)
+        listener.cancel(POOL, leader.id)
+        await eventually(lambda: table(room).tasks[leader.id].cancel_wished)
+        engine.feed("and ")
+        await eventually(lambda: all(page.text == "shared and " for page in pages))  # logged with the wish beside it
+        engine.feed("whole", "stop")
+        led = await room.ended(leader)
+        assert led.outcome.kind == OUTCOME_KIND_COMPLETED
+        for page, twin in zip(pages, twins, strict=True):
+            await eventually(lambda page=page: page.ends)
+            assert (page.text, page.gen, page.restarts) == ("shared and whole", led.gen, 0)
+            assert [end.cache for end in page.ends] == [CACHE_MARK_COALESCED]
+            assert (await room.ended(twin)).gen == led.gen
+        await eventually(lambda: room.committed() == 3)
+        assert sorted((r.task, r.gen) for r in room.usage.records) == sorted((t.id, led.gen) for t in (leader, *twins))
+        assert len(engine.requests) == 1
+
+
+async def test_a_leader_and_its_followers_are_cancelled_together():
+    """When the last of them is, the engine stops; everybody's end says cancelled."""
+    engine = GatedEngine()
+    async with (
+        Room(pace=PATIENT) as room,
+        SignalsListener(Lookup(room)) as listener,
+        real_worker(room, engine) as readers,
+    ):
+        listener.follow([POOL])
+        leader, _, twins = await twins_of_a_running_leader(room, readers)
+        await eventually(lambda: POOL in listener.signals)
+        for task in (leader, *twins):
+            assert not engine.stopped
+            await room.log.wish_cancel(task.id, 60.0)
+            listener.cancel(POOL, task.id)
+            if task is not leader:
+                assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_CANCELLED
+        assert (await room.ended(leader)).outcome.kind == OUTCOME_KIND_CANCELLED
+        await eventually(lambda: engine.stopped)
+        await eventually(lambda: room.committed() == 3)
+        assert sorted(r.task for r in room.usage.records) == sorted(t.id for t in (leader, *twins))
+
+
+async def test_a_new_owner_learns_from_the_worker_that_a_leader_is_cancelled():
+    """The wish outlives the owner that heard of it, and so does the reason why it waits."""
+    async with Room(pace=PATIENT) as room, SignalsListener(Lookup(room)) as listener:
+        listener.follow([POOL])
+        dispatcher = await room.dispatcher()
+        worker = await room.worker(slots=1, behave=answer("shared", hold=asyncio.Event()))
+        leader = await room.submit()
+        twin = await room.submit(room.task(joined=leader.id))
+        await eventually(lambda: worker.running and table(room).followers.of(leader.id))
+        before = dispatcher.actor.owner.epoch
+        room.leases.owners.clear()
+        await eventually(lambda: dispatcher.owns and dispatcher.actor.owner.epoch > before)
+
+        async def heard() -> bool:
+            await worker.progress(worker.ran[0], 10, cancel_wished=True)
+            state = table(room).get(leader.id)
+            return state is not None and state.cancel_wished
+
+        await eventually(heard)
+        await eventually(lambda: table(room).followers.of(leader.id))
+        assert not worker.stopped
+        await room.log.wish_cancel(twin.id, 60.0)
+        listener.cancel(POOL, twin.id)
+        assert (await room.ended(twin)).outcome.kind == OUTCOME_KIND_CANCELLED
+        await eventually(lambda: worker.stopped == [leader.id])
 
 
 async def test_a_follower_of_a_leader_nobody_knows_leads_itself():
@@ -705,6 +850,119 @@ async def refusal(address: str, rpc: str, first: Message) -> str:
         with pytest.raises(RefusedError) as refused:
             await line.listening()
         return str(refused.value)
+
+
+class LogReader:
+    """A client that reads a task's log as it grows."""
+
+    def __init__(self, room: Room, task: Task) -> None:
+        self._room, self._task, self._cursor = room, task.id, Cursor()
+        self.text, self.restarts, self.ends = "", 0, 0
+
+    def reads(self, text: str) -> Callable[[], Awaitable[bool]]:
+        """Read on; is this what the page shows now?"""
+
+        async def look() -> bool:
+            for event in self._cursor.take_log(await self._room.log.read(self._task, self._cursor.after)):
+                match event:
+                    case Text():
+                        self.text += event.text
+                    case Restarted():
+                        self.text, self.restarts = "", self.restarts + 1
+                    case End():
+                        self.ends += 1
+            return self.text == text
+
+        return look
+
+
+class Page:
+    """A client's page."""
+
+    writable = True
+
+    def __init__(self) -> None:
+        self.text, self.gen, self.restarts = "", 0, 0
+        self.ends: list[Outcome] = []
+
+    def on_text(self, reader: Reader, gen: int, offset: int, text: str) -> None:
+        self.text, self.gen = self.text + text, gen
+
+    def on_restarted(self, reader: Reader, gen: int) -> None:
+        self.text, self.restarts = "", self.restarts + 1
+
+    def on_end(self, reader: Reader, gen: int, offset: int, outcome: Outcome) -> None:
+        self.ends.append(outcome)
+
+    def on_status(self, reader: Reader, status: TaskStatus) -> None:
+        """Nobody looks at it."""
+
+    def on_gone(self, reader: Reader, code: str) -> None:
+        raise AssertionError(code)
+
+
+class GatedEngine:
+    """Says "shared " at once and then what it is fed; "stop" is its end."""
+
+    def __init__(self) -> None:
+        self.requests: list[EngineRequest] = []
+        self.stopped: list[str] = []
+        self._pieces: asyncio.Queue[str] = asyncio.Queue()
+        self.feed("shared ")
+
+    def feed(self, *pieces: str) -> None:
+        for piece in pieces:
+            self._pieces.put_nowait(piece)
+
+    async def ready(self) -> bool:
+        return True
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[EngineChunk, None]:
+        self.requests.append(request)
+        try:
+            while (piece := await self._pieces.get()) != "stop":
+                yield EngineChunk(piece, 1)
+            yield EngineChunk("", 0, "stop")
+        finally:
+            self.stopped.append(request.request_id)
+
+
+@contextlib.asynccontextmanager
+async def real_worker(room: Room, engine: GatedEngine) -> AsyncIterator[Readers]:
+    """A dispatcher, a real worker attached to it, and the readers that its frames reach."""
+    readers = Readers(room.log, room.control, LabSignals(), address="lab", boot=BOOT)
+
+    class Frames:
+        def push(self, address: str, batch: FrameBatch) -> None:
+            readers.on_frames(batch.boot, batch.frames)
+
+    dispatcher = await room.dispatcher()
+    await eventually(lambda: dispatcher.owns)
+    found = SimpleNamespace(owner=room.leases.owner(POOL))
+    worker = WorkerRoom(found, log=room.log, usage=room.usage, frames=Frames(), engine=engine, heartbeat_s=0.1)
+    watchdog = asyncio.create_task(readers.run_watchdog())
+    async with worker:
+        yield readers
+    watchdog.cancel()
+
+
+async def twins_of_a_running_leader(room: Room, readers: Readers) -> tuple[Task, list[Page], list[Task]]:
+    """A leader whose first text is on the pages of two followers."""
+    leader = await room.submit(speaking(room.task()))
+    twins = [await room.submit(speaking(room.task(joined=leader.id))) for _ in range(2)]
+    pages = [Page() for _ in twins]
+    for twin, page in zip(twins, pages, strict=True):
+        readers.attach(readers.open(twin.id, page))
+    await eventually(lambda: all(page.text == "shared " for page in pages))
+    await eventually(lambda: table(room).followers.of(leader.id) == tuple(twin.id for twin in twins))
+    return leader, pages, twins
+
+
+def speaking(task: Task) -> Task:
+    """With something for an engine to do."""
+    task.messages.add(role="user", content="hello")
+    task.sampling.max_tokens = 20
+    return task
 
 
 def table(room: Room) -> TaskTable:

@@ -379,28 +379,59 @@ async def test_an_engine_that_stops_without_an_end_fails_the_attempt(dispatcher:
 # -- cancel and deadline ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["told", "wished"])
-async def test_a_cancelled_task_ends_with_the_text_so_far(dispatcher: FakeDispatcher, how: str) -> None:
-    """A cancel that the dispatcher passes on, or that is read beside the log, stops the engine and ends the task once."""
+async def test_a_cancelled_task_ends_with_the_text_so_far(dispatcher: FakeDispatcher) -> None:
+    """A cancel by the dispatcher stops the engine and ends the task once."""
     engine = ScriptedEngine()
     async with WorkerRoom(dispatcher, engine=engine) as room:
         attempt = dispatcher.assign(task("t1", route=ROUTE))
         engine.feed("t1", "so far ")
         await eventually(lambda: room.frames.sent)
-        if how == "told":
-            dispatcher.say(cancel=pb.Cancel(task="t1", attempt=attempt))
-        else:
-            await room.log.wish_cancel("t1", 60)
-            engine.feed("t1", "and so good")
+        dispatcher.say(cancel=pb.Cancel(task="t1", attempt=attempt))
         outcome = (await dispatcher.hear("finished", "t1")).outcome
         text, end = await read(room.log, "t1")
         assert (outcome.kind, outcome.error_code) == (CANCELLED, "cancelled")
         assert end is not None
         assert end.outcome == outcome
-        assert text == ("so far " if how == "told" else "so far and so good")
-        assert outcome.usage.completion_tokens == (1 if how == "told" else 2)
+        assert text == "so far "
+        assert outcome.usage.completion_tokens == 1
         assert engine.stopped == ["t1"]
         assert shown(room.frames) == (text, True)
+
+
+async def test_a_wish_to_cancel_is_the_owners_to_grant(dispatcher: FakeDispatcher) -> None:
+    """Others may follow the task: a wish read beside the log is told, to the next owner too, and text goes on until it answers."""
+    engine = ScriptedEngine()
+    async with WorkerRoom(dispatcher, engine=engine) as room:
+        attempt = dispatcher.assign(task("t1"))
+        engine.feed("t1", "so far ")
+        await eventually(lambda: room.logged("t1"))
+        assert not any(progress.cancel_wished for progress in dispatcher.heard("progress"))
+        await room.log.wish_cancel("t1", 60)
+        engine.feed("t1", "and ")
+        await eventually(lambda: any(p.cancel_wished for p in dispatcher.heard("progress", "t1", attempt)))
+        dispatcher.cut()
+        await dispatcher.hear("hello", count=2)
+        told = len(dispatcher.events)
+        await eventually(lambda: any(e.progress.cancel_wished for e in dispatcher.events[told:]))
+        engine.feed("t1", "on")
+        await eventually(lambda: room.logged("t1") == len("so far and on"))
+        dispatcher.say(cancel=pb.Cancel(task="t1", attempt=attempt))
+        assert (await dispatcher.hear("finished", "t1")).outcome.kind == CANCELLED
+        assert (await read(room.log, "t1"))[0] == "so far and on"
+
+
+async def test_a_wish_to_cancel_that_is_not_granted_changes_nothing(dispatcher: FakeDispatcher) -> None:
+    """The task ends with its whole answer, once."""
+    engine = ScriptedEngine()
+    async with WorkerRoom(dispatcher, engine=engine) as room:
+        dispatcher.assign(task("t1", route=ROUTE))
+        await room.log.wish_cancel("t1", 60)
+        engine.feed("t1", "all ")
+        await eventually(lambda: any(p.cancel_wished for p in dispatcher.heard("progress", "t1")))
+        engine.feed("t1", "of it", END)
+        assert (await dispatcher.hear("finished", "t1")).outcome.kind == COMPLETED
+        assert shown(room.frames) == ("all of it", True)
+        assert [record.outcome.kind for record in room.usage.records] == [COMPLETED]
 
 
 async def test_a_cancel_for_an_earlier_attempt_is_ignored(dispatcher: FakeDispatcher) -> None:
@@ -652,13 +683,32 @@ async def test_a_run_that_changes_before_the_text_begins_asks_for_the_next_attem
         assert len(engine.requests) == 1
 
 
+async def test_an_attempt_that_redis_outlived_does_not_begin(dispatcher: FakeDispatcher) -> None:
+    """It was given in an earlier run: the present one may have forgotten a higher attempt, which would not fence it any more."""
+    log = MemoryTokenLog()
+    given = log.run_id
+    async with WorkerRoom(dispatcher, log=log):
+        await log.begin("t1", Header(dispatcher.attempt(2), "other", "n", given), 60)
+        await log.append(given, [("t1", Delta(dispatcher.attempt(2), dispatcher.attempt(2), 0, 5, "other"))])
+        log.forget(entries=2)
+        attempt = dispatcher.assign(task("t1"), 1, run_id=given)
+        await dispatcher.hear("need", "t1", attempt)
+        assert await log.read("t1") == []
+        again = dispatcher.assign(task("t1"), 3, previous=attempt, attempts=2, run_id=log.run_id)
+        assert (await dispatcher.hear("finished", "t1", again)).run_id == log.run_id
+        assert (await read(log, "t1"))[0] == answer("hello")
+
+
 # -- the end ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_worker_that_dies_before_the_end_of_the_end_routine_leaves_usage_complete_once(
     dispatcher: FakeDispatcher,
 ) -> None:
-    """A worker that dies between the terminal entry and the end of the end routine leaves usage and conversation complete, once."""
+    """A worker that dies between the terminal entry and the end of the end routine leaves usage and conversation complete, once.
+
+    Usage is what there is to leave so far: the end routine appends to no conversation yet.
+    """
     log, usage = MemoryTokenLog(), MemoryUsageLog()
     usage.away = True
     async with WorkerRoom(dispatcher, name="w1", log=log, usage=usage) as first:
@@ -821,7 +871,7 @@ async def test_what_did_not_start_is_handed_back(dispatcher: FakeDispatcher) -> 
         log.away = True
         dispatcher.assign(task("t1"))
         await eventually(lambda: room.worker._runs)
-        dispatcher.say(drain=pb.Drain())
+        room.worker.drain_for(60.0)
 
         def ends() -> list[pb.Finished]:  # a drain begins a new stream: what the old one did not carry is in its Hello
             return [*dispatcher.heard("finished"), *(end for h in dispatcher.heard("hello") for end in h.finished)]

@@ -34,6 +34,7 @@ class Process:
         self.boot, self.alive, self.paused_until = self.boot + 1, True, 0
         self.inbox: list[Any] = []
         self.kept: Kept | None = None
+        self.cancelled = 0  # the attempt that the dispatcher wants ended
         self.run_id = self.world.log.run_id
         self.coroutine: Coroutine[Any, Any, None] = self.main(self.world, self)
 
@@ -111,7 +112,8 @@ async def gateway(world: "World", process: Process) -> None:
 
 @dataclass(frozen=True)
 class Said:
-    """What a worker tells the dispatcher: `finished`, `fenced`, or `need`, the next attempt for the text it holds."""
+    """What a worker tells the dispatcher: `finished`, `fenced`, `wished`, its cancel, or `need`, the next attempt for the text
+    it holds."""
 
     worker: Process
     boot: int
@@ -126,6 +128,7 @@ class Owner(Process):
 
     def __init__(self, world: "World") -> None:
         self.state, self.final, self.impatient = "wait", False, False
+        self.leads = world.rng.random() < 0.2  # others follow this task: no cancel is granted while it runs
         self.attempt, self.worker, self.worker_boot, self.ended_run, self.ended_at = 0, None, 0, "", 0
         super().__init__(world, "D", owner)
 
@@ -137,7 +140,7 @@ class Owner(Process):
         mine = worker is self.worker and worker.boot == self.worker_boot
         previous = self.attempt if mine else 0
         self.worker, self.worker_boot, self.state = worker, worker.boot, "run"
-        worker.inbox.append((self.next_attempt(), previous))
+        worker.inbox.append((self.next_attempt(), previous, self.world.log.run_id))
 
     def ended(self, run_id: str) -> None:
         """Under another run the end may be forgotten: a new attempt runs the end routine again."""
@@ -183,6 +186,8 @@ def _hear(world: "World", me: Owner, said: Said) -> None:
             me.ended(said.run_id)
         case "fenced" if said.attempt == me.attempt and me.state == "run":
             me.state = "wait"
+        case "wished" if said.attempt == me.attempt and said.worker.boot == said.boot and not me.leads:
+            said.worker.cancelled = said.attempt
         case "need" if said.attempt == me.attempt or _careless(world):
             if said.worker.alive and said.worker.boot == said.boot:
                 me.give(said.worker)
@@ -206,13 +211,13 @@ async def worker(world: "World", me: Process) -> None:
             elif me.kept:
                 _say(world, me, "need", me.kept.attempt)
         if me.inbox:
-            attempt, previous = me.inbox.pop(0)
+            attempt, previous, run_id = me.inbox.pop(0)
             if me.kept and (me.kept.attempt == previous or _careless(world)):
                 me.kept.attempt = attempt
             else:
                 me.kept = None
             try:
-                await _attempt(world, me, attempt)
+                await _attempt(world, me, attempt, run_id)
             except RunChangedError:
                 _say(world, me, "need" if me.kept else "fenced", attempt)
 
@@ -225,10 +230,12 @@ def _say(world: "World", me: Process, kind: str, attempt: int) -> None:
     world.owner.inbox.append(Said(me, me.boot, kind, attempt, me.run_id))
 
 
-async def _attempt(world: "World", me: Process, attempt: int) -> None:
-    """Fence, read below, then engine text to the log and to the gateways, then the end."""
-    task, run_id = world.task, world.log.run_id
-    me.run_id = run_id
+async def _attempt(world: "World", me: Process, attempt: int, run_id: str) -> None:
+    """Fence, read below, then engine text to the log and to the gateways, then the end.
+
+    Only in the run in which it was given: another one may have forgotten the header of a higher attempt.
+    """
+    task, me.run_id = world.task, world.log.run_id
     begun = await world.log.begin(task.id, Header(attempt, me.name, f"{me.name}.{me.boot}", run_id), KEEP_S)
     await step()
     match begun:
@@ -245,7 +252,7 @@ async def _attempt(world: "World", me: Process, attempt: int) -> None:
         me.kept = kept
         if world.newest is None or world.newest.attempt < attempt:
             world.newest = kept
-    again, wished = bool(kept.text) and not logged, False
+    again = bool(kept.text) and not logged
     while kept.outcome is None:
         if not again:
             kept.text = kept.full[: len(kept.text) + world.rng.choice((1, 1, 2))]
@@ -254,10 +261,13 @@ async def _attempt(world: "World", me: Process, attempt: int) -> None:
             written = await _log_and_notify(world, me, run_id, [delta], whole=again)
             if written is None:
                 return None
-            logged, again, wished = len(kept.text), False, wished or written.cancel
+            logged, again = len(kept.text), False
+            if written.cancel:
+                _say(world, me, "wished", attempt)
         await step()
-        if wished or kept.text == kept.full:
-            kept.outcome = Outcome(finish_reason="cancelled" if wished else "stop")
+        cancelled = me.cancelled == attempt
+        if cancelled or kept.text == kept.full:
+            kept.outcome = Outcome(finish_reason="cancelled" if cancelled else "stop")
     entries: list[Delta | Terminal] = [Terminal(attempt, kept.gen, _bytes(kept.text), kept.outcome)]
     if again:
         entries.insert(0, Delta(attempt, kept.gen, 0, _bytes(kept.text), kept.text))

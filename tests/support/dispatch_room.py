@@ -301,9 +301,10 @@ class FakeWorker:
         else:
             await self.say(WorkerEvent(credit=Credit(slots=1)))
 
-    async def progress(self, assign: Assign, tokens: int) -> None:
-        """Tell how far a task is."""
+    async def progress(self, assign: Assign, tokens: int, *, cancel_wished: bool = False) -> None:
+        """Tell how far a task is, and what is wished of it."""
         progress = Progress(task=assign.task.id, attempt=assign.attempt, completion_tokens=tokens)
+        progress.cancel_wished = cancel_wished
         await self.say(WorkerEvent(progress=progress))
 
 

@@ -20,7 +20,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the worker that the task's cancel was wished."""
+    """Tell the worker to end the task as cancelled."""
 
     worker: str
     task: str

@@ -8,15 +8,15 @@ from typing import Final
 
 from millrace.dispatch.v1.dispatch_pb2 import Finished, Hello
 from millrace.task.v1.task_pb2 import OUTCOME_KIND_COMPLETED, OUTCOME_KIND_EXPIRED
-from services.dispatcher.core.decisions import Acknowledge, Assign, Close, Decision, FindHead, Stop
+from services.dispatcher.core.decisions import Acknowledge, Assign, Close, Decision, FindHead
 from services.dispatcher.core.fair_queue import token_cost
 from services.dispatcher.core.roster import SILENCE_S, Roster, Worker
 from services.dispatcher.core.task_state import Stage, TaskState, Trace
 from services.dispatcher.core.task_table import TaskTable
 from services.dispatcher.core.work import ServiceTimes
 
-# A worker reads the wish to cancel with its first delta. Before that only a task that waited longer than this can have missed
-# one that is worth a read of its own.
+# A worker reads the wish to cancel with its first delta and tells of it. Before that only a task that waited longer than this
+# can have missed one that is worth a read of its own.
 CHECK_AFTER_S: Final = 0.25
 
 
@@ -39,7 +39,7 @@ class Scheduler:
         self.roster = Roster(silence_s)
         self.times = times
         self.caught_up = False  # every record was read that lay in the lanes when this ownership began
-        self._run_id = run_id
+        self.run_id = run_id
         self._said: dict[str, _Said] = {}
 
     # -- records ----------------------------------------------------------------------------------------------------------
@@ -62,13 +62,14 @@ class Scheduler:
     def stop_expecting(self) -> list[Decision]:
         """Workers had their time: what none of them claimed goes on elsewhere."""
         expected = [s for s in self.table.tasks.values() if s.stage is Stage.EXPECTED]
-        return [d for state in expected for d in self.table.wait(state, first=True)]
+        return [d for state in expected for d in self.table.wait(state, first=True)] + self.table.know_followers()
 
     def catch_up(self) -> list[Decision]:
         """Everything was read. What a worker said of tasks that have no record concerns ends that were committed."""
         self.caught_up = True
         said, self._said = self._said, {}
-        return [Acknowledge(s.worker, task, s.attempt) for task, s in said.items() if s.finished]
+        acknowledged = [Acknowledge(s.worker, task, s.attempt) for task, s in said.items() if s.finished]
+        return [*acknowledged, *self.table.know_followers()]
 
     # -- workers ----------------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class Scheduler:
             if finished.failure:
                 state.history.failed(worker.name, finished.failure)
             return [acknowledge, *self.table.go_on(state)]
-        if finished.run_id != self._run_id:
+        if finished.run_id != self.run_id:
             if state.stage is Stage.RUNNING and state.attempt != attempt:
                 return [acknowledge]
             self.table.leave(state)
@@ -193,25 +194,22 @@ class Scheduler:
         """Was the assignment not overtaken by events before it was sent?"""
         return assign.state.stage is Stage.RUNNING and assign.state.attempt == assign.attempt
 
-    def take_back(self, assign: Assign) -> bool:
-        """The assignment was not sent yet: undo it. False if it was overtaken by events."""
+    def call_off(self, assign: Assign) -> list[Decision]:
+        """The cancel of a task is wished whose assignment was not sent yet: undo it, unless the task goes on for others."""
         state = assign.state
         if not self.stands(assign):
-            return False
-        worker = self.roster.get(assign.worker)
-        if worker and worker.running.pop(state.id, None) and worker.connected:
-            worker.credits += 1
-        self.table.expect(state)
-        return True
+            return []
+        if not self.table.goes_on_for_others(state):
+            worker = self.roster.get(assign.worker)
+            if worker and worker.running.pop(state.id, None) and worker.connected:
+                worker.credits += 1
+            self.table.expect(state)
+        return self.table.cancel(state)
 
     def cancel(self, task: str) -> list[Decision]:
         """The cancel of a task is wished."""
         state = self.table.get(task)
-        if state is None:
-            return []
-        if state.stage is Stage.RUNNING:
-            return [Stop(state.worker, task, state.attempt)]
-        return self.table.cancel(state)
+        return self.table.cancel(state) if state else []
 
     def running_work_s(self, now: float) -> float:
         """Service seconds that the running tasks still need, by the mean."""

@@ -61,6 +61,7 @@ class TaskState:
     output_tokens: int = 0  # of the whole text, as its present attempt says
     most_tokens: int = 0  # that earlier attempts said
     answered: bool = False
+    cancel_wished: bool = False
     history: History = field(default_factory=History)
     id: str = field(init=False)
 

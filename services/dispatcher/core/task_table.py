@@ -14,7 +14,7 @@ from millrace.task.v1.task_pb2 import (
 from services.dispatcher.core.attempts import next_attempt
 from services.dispatcher.core.commit_horizon import CommitHorizon
 from services.dispatcher.core.deadlines import Deadlines
-from services.dispatcher.core.decisions import Decision, Echo, End, FindLeader, Follow
+from services.dispatcher.core.decisions import Decision, Echo, End, FindLeader, Follow, Stop
 from services.dispatcher.core.fair_queue import FairQueue, token_cost
 from services.dispatcher.core.followers import Followers
 from services.dispatcher.core.task_state import Stage, TaskState, Trace
@@ -39,6 +39,7 @@ class TaskTable:
         self._deadlines = Deadlines(now)
         self._horizon = CommitHorizon(horizon_s)
         self._orphans: dict[str, float] = {}
+        self._followers_known = False
 
     def get(self, task: str) -> TaskState | None:
         """The task, from its record until it is forgotten."""
@@ -93,22 +94,42 @@ class TaskTable:
     # -- out --------------------------------------------------------------------------------------------------------------
 
     def end(self, state: TaskState, kind: OutcomeKind, message: str = "") -> list[Decision]:
-        """End a task here that no worker has."""
+        """End a task here that no worker has. If it was the last to follow a leader whose cancel is wished, that one goes too."""
+        leader = self.tasks.get(self.followers.leader_of(state.id) or "")
         self.leave(state)
         self.queue.settle(state.id, 0.0)
         state.stage = Stage.ENDING
         state.outranked(self.next_attempt(state))
-        return [End(state, state.attempt, kind, message)]
+        return [End(state, state.attempt, kind, message), *(self._heed(leader) if leader else ())]
 
     def cancel(self, state: TaskState) -> list[Decision]:
-        """Its cancel is wished. A task that runs is its worker's to end."""
+        """Its cancel is wished. A task that runs is its worker's to end; one that goes on for others is remembered."""
+        state.cancel_wished = True
+        return self._heed(state)
+
+    def know_followers(self) -> list[Decision]:
+        """Who follows whom is known by now, or nobody waits for it any longer: the wishes that waited for that count."""
+        self._followers_known = True
+        return [d for state in tuple(self.tasks.values()) for d in self._heed(state)]
+
+    def goes_on_for_others(self, state: TaskState) -> bool:
+        """Would its end break a text off that its followers may be showing? Before it began there is none."""
+        begun = state.stage is Stage.RUNNING or state.history.begun > 0
+        return begun and (bool(self.followers.of(state.id)) or not self._followers_known)
+
+    def _heed(self, state: TaskState) -> list[Decision]:
+        """A leader with followers is cancelled only when all of them are."""
+        if not state.cancel_wished or self.goes_on_for_others(state):
+            return []
+        if state.stage is Stage.RUNNING:
+            return [Stop(state.worker, state.id, state.attempt)]
         return self.end(state, OUTCOME_KIND_CANCELLED) if state.stage in _WITHOUT_A_WORKER else []
 
     def go_on(self, state: TaskState) -> list[Decision]:
-        """An attempt is over without an end: wait for the next one, or be buried."""
+        """An attempt is over without an end: wait for the next one, or be buried, or end as it was wished."""
         if reason := state.history.give_up(self.max_attempts):
             return self.end(state, OUTCOME_KIND_FAILED, reason)
-        return self.wait(state, first=True)
+        return [*self.wait(state, first=True), *self._heed(state)]
 
     def buried(self, at: float) -> None:
         """A task went to the dead letters at this instant, in Unix s."""

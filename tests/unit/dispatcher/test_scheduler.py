@@ -275,17 +275,30 @@ def test_a_cancel_ends_a_waiting_task_and_stops_a_running_one(desk):
 
 
 def test_a_task_that_waited_is_checked_for_its_cancel_before_it_is_sent(desk):
-    """And can be taken back; events may have overtaken it."""
+    """It is taken back and ends; events may have overtaken it."""
     desk.admit("t")
     desk.now += 1
     desk.hello(credit=1)
     (assign,) = desk.assign()
     assert assign.check
     assert desk.scheduler.stands(assign)
-    assert desk.scheduler.take_back(assign)
+    assert [d.kind for d in desk.scheduler.call_off(assign)] == [OUTCOME_KIND_CANCELLED]
     assert desk.worker().credits == 1
-    assert [d.kind for d in desk.scheduler.cancel("t")] == [OUTCOME_KIND_CANCELLED]
-    assert not desk.scheduler.take_back(assign)
+    assert not desk.scheduler.stands(assign)
+    assert desk.scheduler.call_off(assign) == []
+
+
+def test_an_assignment_that_others_wait_for_is_not_called_off(desk):
+    """The task's text may be on their screens; it stops once they are cancelled too."""
+    desk.running("leader")
+    desk.admit("b", joined="leader")
+    desk.finished("leader", handed_back=True)
+    desk.now += 1
+    desk.hello("w2")
+    (assign,) = desk.assign()
+    assert desk.scheduler.call_off(assign) == []
+    assert desk.scheduler.stands(assign)
+    assert desk.scheduler.cancel("b")[1:] == [Stop("w2", "leader", assign.attempt)]
 
 
 def test_assignments_come_in_portions(desk):

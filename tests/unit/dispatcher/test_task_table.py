@@ -2,9 +2,9 @@
 
 import pytest
 
-from millrace.task.v1.task_pb2 import OUTCOME_KIND_EXPIRED, PRIORITY_CLASS_STANDARD
-from services.dispatcher.core.decisions import Echo, FindLeader, Follow
-from services.dispatcher.core.task_state import Stage
+from millrace.task.v1.task_pb2 import OUTCOME_KIND_CANCELLED, OUTCOME_KIND_EXPIRED, PRIORITY_CLASS_STANDARD
+from services.dispatcher.core.decisions import Echo, End, FindLeader, Follow, Stop
+from services.dispatcher.core.task_state import Stage, Trace
 from tests.support.scheduling_desk import FIRST, Desk
 
 
@@ -39,8 +39,8 @@ def test_a_follower_waits_for_its_leaders_answer(desk):
     assert [type(d) for d in desk.admit("late twin", joined="leader")] == [Echo]
 
 
-def test_one_follower_leads_when_there_is_no_answer(desk):
-    """It is first in its queue, the others follow it."""
+def test_a_cancelled_leader_that_never_began_leaves_its_place_to_a_follower(desk):
+    """Nobody has seen a word of it: it ends at once, one follower is first in its queue, the others follow that one."""
     desk.admit("leader")
     desk.admit("b", joined="leader")
     desk.admit("c", joined="leader")
@@ -62,6 +62,81 @@ def test_a_cancelled_follower_leaves_alone(desk):
     (end,) = desk.scheduler.cancel("b")
     assert end.state.id == "b"
     assert desk.table.followers.of("leader") == ("c",)
+
+
+def test_a_leader_with_followers_is_cancelled_only_when_all_are(desk):
+    """Its followers show the text that it makes: it goes on for them until the last one is cancelled too."""
+    desk.running("leader")
+    for twin in "bc":
+        desk.admit(twin, joined="leader")
+    assert desk.scheduler.cancel("leader") == []
+    assert [type(d) for d in desk.scheduler.cancel("b")] == [End]
+    assert desk.scheduler.cancel("leader") == []  # said again
+    ends, stop = desk.scheduler.cancel("c")
+    assert (ends.state.id, ends.kind) == ("c", OUTCOME_KIND_CANCELLED)
+    assert stop == Stop("w1", "leader", FIRST)
+
+
+def test_a_leader_that_is_not_cancelled_outlives_its_followers(desk):
+    """Only the wish for itself counts."""
+    desk.running("leader")
+    desk.admit("b", joined="leader")
+    (end,) = desk.scheduler.cancel("b")
+    assert end.state.id == "b"
+
+
+def test_the_last_follower_may_leave_by_its_deadline(desk):
+    """Then nobody is left who wants the answer."""
+    desk.running("leader")
+    desk.admit("b", joined="leader", deadline=desk.now + 1)
+    assert desk.scheduler.cancel("leader") == []
+    assert [type(d) for d in desk.table.expire(desk.now + 1.2)] == [End, Stop]
+
+
+def test_a_cancelled_leader_that_goes_on_gives_its_followers_its_answer(desk):
+    """It ends as if nobody had wished otherwise."""
+    desk.running("leader")
+    desk.admit("b", joined="leader")
+    desk.scheduler.cancel("leader")
+    (close,) = desk.finished("leader")
+    assert close.answered
+    assert [(type(d), d.state.id) for d in desk.table.closed(close.state, desk.now, answered=True)] == [(Echo, "b")]
+
+
+def test_a_cancelled_leader_whose_attempt_is_over_goes_on_for_its_followers(desk):
+    """Another attempt continues the text that they show; with the last of them it ends where it waits."""
+    desk.running("leader")
+    desk.admit("b", joined="leader")
+    desk.scheduler.cancel("leader")
+    desk.finished("leader", handed_back=True)
+    assert desk.stage("leader") is Stage.WAITING
+    assert [(d.state.id, d.kind) for d in desk.scheduler.cancel("b")] == [
+        ("b", OUTCOME_KIND_CANCELLED),
+        ("leader", OUTCOME_KIND_CANCELLED),
+    ]
+
+
+def test_a_cancelled_task_does_not_go_on_for_nobody(desk):
+    """Its attempt was lost before the worker heard of the cancel: it ends here, with the text that is logged."""
+    desk.running("t")
+    desk.scheduler.cancel("t")
+    *_, end = desk.finished("t", handed_back=True)
+    assert (end.state.id, end.kind) == ("t", OUTCOME_KIND_CANCELLED)
+    assert desk.assign() == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_wish_waits_until_the_followers_are_known(late):
+    """After a takeover a worker may tell of it before their records are read; in a long queue nobody waits for all of them."""
+    desk = Desk(caught_up=False)
+    desk.hello(running={"leader": FIRST, "alone": FIRST + 1})
+    desk.admit("leader", trace=Trace(FIRST, 1), expecting=True)
+    desk.admit("alone", trace=Trace(FIRST + 1, 1), expecting=True)
+    assert desk.scheduler.cancel("leader") == desk.scheduler.cancel("alone") == []
+    desk.admit("b", joined="leader", trace=Trace(FIRST, 0, "leader"), expecting=True)
+    known = desk.scheduler.stop_expecting if late else desk.scheduler.catch_up
+    assert known() == [Stop("w1", "alone", FIRST + 1)]
+    assert [type(d) for d in desk.scheduler.cancel("b")] == [End, Stop]
 
 
 @pytest.mark.parametrize(

@@ -81,14 +81,16 @@ class Started(_message.Message):
     def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("task", "attempt", "completion_tokens")
+    __slots__ = ("task", "attempt", "completion_tokens", "cancel_wished")
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_WISHED_FIELD_NUMBER: _ClassVar[int]
     task: str
     attempt: int
     completion_tokens: int
-    def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., completion_tokens: _Optional[int] = ...) -> None: ...
+    cancel_wished: bool
+    def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., cancel_wished: _Optional[bool] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("task", "attempt", "run_id", "outcome", "failure", "handed_back")
@@ -139,18 +141,16 @@ class DispatcherMessage(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., events: _Optional[_Iterable[_Union[DispatcherEvent, _Mapping]]] = ...) -> None: ...
 
 class DispatcherEvent(_message.Message):
-    __slots__ = ("welcome", "assign", "cancel", "drain", "finished_ack")
+    __slots__ = ("welcome", "assign", "cancel", "finished_ack")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
-    DRAIN_FIELD_NUMBER: _ClassVar[int]
     FINISHED_ACK_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     assign: Assign
     cancel: Cancel
-    drain: Drain
     finished_ack: FinishedAck
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., drain: _Optional[_Union[Drain, _Mapping]] = ..., finished_ack: _Optional[_Union[FinishedAck, _Mapping]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., finished_ack: _Optional[_Union[FinishedAck, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("commit_horizon_s",)
@@ -159,18 +159,20 @@ class Welcome(_message.Message):
     def __init__(self, commit_horizon_s: _Optional[float] = ...) -> None: ...
 
 class Assign(_message.Message):
-    __slots__ = ("task", "attempt", "previous_attempt", "attempts", "first_started")
+    __slots__ = ("task", "attempt", "previous_attempt", "attempts", "first_started", "run_id")
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     FIRST_STARTED_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     task: _task_pb2.Task
     attempt: int
     previous_attempt: int
     attempts: int
     first_started: _timestamp_pb2.Timestamp
-    def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., attempt: _Optional[int] = ..., previous_attempt: _Optional[int] = ..., attempts: _Optional[int] = ..., first_started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    run_id: str
+    def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., attempt: _Optional[int] = ..., previous_attempt: _Optional[int] = ..., attempts: _Optional[int] = ..., first_started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("task", "attempt")
@@ -179,10 +181,6 @@ class Cancel(_message.Message):
     task: str
     attempt: int
     def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
-
-class Drain(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
 
 class FinishedAck(_message.Message):
     __slots__ = ("task", "attempt")
