@@ -201,7 +201,7 @@ class Resp:
                 greeting.append(("AUTH", self._user, self._password) if self._user else ("AUTH", self._password))
             if self._db:
                 greeting.append(("SELECT", self._db))
-            greeting.append(("INFO", "server"))
+            greeting += [("DBSIZE",), ("INFO", "server")]  # while it loads its file only the first is refused
             try:
                 replies = await wire.send(_pack(greeting), len(greeting))
                 for reply in replies:

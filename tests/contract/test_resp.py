@@ -8,6 +8,7 @@ import pytest
 
 from services.chassis.resp import RedisAwayError, Resp, RunChangedError
 from tests.support.components import free_port
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -16,9 +17,9 @@ def server(tmp_path):
     port = free_port()
     started = []
 
-    def start():
+    def start(*more):
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
-        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        started.append(subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL))
         return started[-1]
 
     start.url = f"redis://127.0.0.1:{port}/0"
@@ -54,6 +55,20 @@ async def test_without_a_server_calls_fail_at_once(server):
             await redis.call("PING")
         with pytest.raises(RedisAwayError):
             await redis.wait_connected(0.05)
+
+
+async def test_a_server_that_still_reads_its_file_is_away(server):
+    """It answers INFO meanwhile, and refuses what the services need."""
+    process = server("--appendonly", "yes", "--appendfsync", "no")
+    async with Resp(server.url) as redis:
+        await redis.wait_connected(5)
+        await redis.pipe(*[("SET", f"resp:{n}", n) for n in range(8000)])
+        process.kill()
+        process.wait()
+        await eventually(lambda: not redis.connected)
+        server("--appendonly", "yes", "--key-load-delay", "200")
+        await redis.wait_connected(20)
+        assert await redis.call("GET", "resp:7999") == b"7999"
 
 
 async def test_a_killed_server_is_away_and_its_successor_another_run(server):

@@ -29,14 +29,18 @@ def shown(events: list[Event]) -> tuple[str, int, bool]:
     return text, getattr(last, "offset", 0), isinstance(last, End)
 
 
-@given(texts, st.integers(1, 64))
-def test_pieces_and_merging_change_no_byte(parts: list[str], size: int) -> None:
-    """Cut into pieces and merged, a log shows the same text, the same last offset and one end; no piece is larger than it must be."""
+@given(texts, st.integers(1, 64), st.data())
+def test_pieces_and_merging_change_no_byte(parts: list[str], size: int, data: st.DataObject) -> None:
+    """Cut into pieces and merged, a log shows the same text, the same last offset and one end, to a reader from any offset on.
+
+    No piece is larger than it must be.
+    """
     log = log_of(parts)
     cut = list(pieces(log, size))
-    cursor = Cursor()
+    seen = data.draw(st.sampled_from([0, *(e.end for e in log if isinstance(e, Delta))]))
+    cursor = Cursor(5, seen)
     compacted = [event for piece in cut for event in merged(cursor.take_log(piece))]
-    assert shown(compacted) == shown(Cursor().take_log(log))
+    assert shown(compacted) == shown(Cursor(5, seen).take_log(log))
     for piece in cut:
         assert len(piece) == 1 or sum(e.end - e.start for e in piece if isinstance(e, Delta)) <= size
 

@@ -1,6 +1,7 @@
 """Replaying a log to a client that is behind: few large pieces instead of many small ones."""
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 from services.tasklog.core.entries import Delta, Terminal
 from services.tasklog.core.reading import Event, Text
@@ -31,7 +32,7 @@ def merged(events: Sequence[Event]) -> list[Event]:
     """
     result: list[Event] = []
     texts: list[str] = []
-    for event, following in zip(events, [*events[1:], None], strict=True):
+    for event, following in zip_longest(events, events[1:]):
         if not isinstance(event, Text):
             result.append(event)
             continue
