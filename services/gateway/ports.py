@@ -33,7 +33,7 @@ class Signals(Protocol):
         ...
 
     def unwatch(self, pool: str, task: str) -> None:
-        """No longer."""
+        """One who asked no longer does; the others are still told."""
         ...
 
 

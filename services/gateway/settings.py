@@ -29,7 +29,7 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         int, setting("Unfinished tasks that one connection may read at once."), msgspec.Meta(ge=1)
     ] = 64
     max_frame_bytes: Annotated[
-        int, setting("Largest message and request body from a client.", unit="B"), msgspec.Meta(ge=1024)
+        int, setting("Largest WebSocket message from a client.", unit="B"), msgspec.Meta(ge=1024)
     ] = 256 * 1024
     high_water_bytes: Annotated[
         int, setting("Buffered for one slow client; beyond it text waits in the log.", unit="B"), msgspec.Meta(ge=1024)

@@ -6,6 +6,7 @@ longer than `SILENCE_S` belongs to a dispatcher that is stopped or cut off: the 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, Self
 
@@ -34,7 +35,7 @@ class _Feed:
     def __init__(self, pool: str) -> None:
         self.pool = pool
         self.heard_at = float("-inf")
-        self._watched: set[str] = set()
+        self._watched: Counter[str] = Counter()  # by how many here
         self._unheard: list[str] = []  # cancels for the next owner
         self._line: Line | None = None
         self._outbox: Gather[tuple[str, str]] = Gather(self._send)
@@ -43,12 +44,14 @@ class _Feed:
         self._outbox.put(("cancels", task))
 
     def watch(self, task: str) -> None:
-        self._watched.add(task)
+        self._watched[task] += 1
         self._outbox.put(("watches", task))
 
     def unwatch(self, task: str) -> None:
-        self._watched.discard(task)
-        self._outbox.put(("unwatches", task))
+        self._watched[task] -= 1
+        if self._watched[task] <= 0:  # below 0: it was watched before the pool went and came back
+            del self._watched[task]
+            self._outbox.put(("unwatches", task))
 
     def begin(self, line: Line, address: str, boot: int) -> None:
         """Say who we are and what we watch; from now on what is said goes there."""
@@ -64,7 +67,9 @@ class _Feed:
     def _send(self, said: list[tuple[str, str]]) -> None:
         request = SignalsRequest()
         for what, task in said:
-            getattr(request, what).append(task)
+            # The owner takes all watches before the unwatches, so of them it hears only what still holds.
+            if what == "cancels" or (what == "watches") == (task in self._watched):
+                getattr(request, what).append(task)
         if self._line:
             self._line.send(request.SerializeToString())
         else:
@@ -119,12 +124,12 @@ class SignalsListener:
             feed.cancel(task)
 
     def watch(self, pool: str, task: str) -> None:
-        """Ask for the task's statuses although its record names another gateway."""
+        """Ask for the task's statuses although its record names another gateway; `unwatch` takes one `watch` back."""
         if feed := self._feeds.get(pool):
             feed.watch(task)
 
     def unwatch(self, pool: str, task: str) -> None:
-        """No longer."""
+        """One who asked no longer does; for the others the task stays watched."""
         if feed := self._feeds.get(pool):
             feed.unwatch(task)
 

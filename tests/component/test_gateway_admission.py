@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc.aio
 import msgspec
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from millrace.cache.v1.cache_pb2 import Answer, LookupReply, LookupRequest
 from millrace.config.v1.config_pb2 import Limit
+from millrace.inference.v1.inference_pb2 import SubmitRequest
 from millrace.limits.v1.limits_pb2 import BucketState, CheckReply, CheckRequest
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest, Rejected
-from tests.support.gateway_lab import Lab, LabSocket, lab, snapshot
+from services.limits.local_limiter import LocalLimiter
+from tests.support.gateway_lab import KEY, Lab, LabSocket, lab, snapshot
 from tests.support.waiting import eventually
 
 
@@ -31,6 +34,13 @@ async def post(it: Lab, **body: Any) -> tuple[int, dict[str, str], dict[str, Any
     data = msgspec.json.encode({"model": "tiny", "input": "x" * 40} | body)
     async with it.client.post(f"{it.http}/v1/tasks", data=data, headers=it.auth()) as response:
         return response.status, dict(response.headers), await response.json()
+
+
+async def refused_by_grpc(it: Lab, request: SubmitRequest) -> tuple[grpc.StatusCode, str | None]:
+    """Status and message."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await it.inference.Submit(request, metadata=(("authorization", f"Bearer {KEY}"),))
+    return error.value.code(), error.value.details()
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------------
@@ -67,6 +77,41 @@ async def test_over_a_limit_the_answer_says_which_and_when(it: Lab) -> None:
     assert "key-requests" in body["error"]["message"]
     assert 12 <= int(headers["Retry-After"]) <= 14
     assert not it.backend.tasks
+
+
+@pytest.fixture(params=["limiter", "alone"])
+async def narrow(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+    """At most 500 tokens at once, by the limiter or by the gateway alone."""
+    config = snapshot()
+    config.tenants[0].limits.tenant_tokens.CopyFrom(Limit(rate=1000, period=Duration(seconds=1), burst=500))
+    async with lab(config=config) as running:
+        running.backend.limit = lambda asked: LocalLimiter().check(asked, 1000.0)
+        if request.param == "alone":
+            running.backend.away.add("limiter")
+        yield running
+
+
+async def test_what_a_limit_never_admits_is_refused_for_good(narrow: Lab) -> None:
+    """More than the burst never passes: every client is told the field, the limit and the cost, and not to retry."""
+    prompt = "x" * 40
+    status, headers, body = await post(narrow, input=prompt, max_tokens=600)
+    error = body["error"]
+    assert (status, error["code"], error["param"]) == (400, "invalid_request", "max_tokens")
+    assert all(said in error["message"] for said in ("tenant-tokens", "610", "500"))
+    assert (error["retryable"], headers["x-should-retry"]) == (False, "false")
+    assert "Retry-After" not in headers
+    chat = {"model": "tiny", "messages": [{"role": "user", "content": prompt}], "max_tokens": 600}
+    url, data = f"{narrow.http}/v1/chat/completions", msgspec.json.encode(chat)
+    async with narrow.client.post(url, data=data, headers=narrow.auth()) as response:
+        assert (response.status, await response.json()) == (400, body)
+    socket = await narrow.socket()
+    await socket.send(t="submit", model="tiny", input=prompt, max_tokens=600)
+    told = await socket.next()
+    assert (told["code"], told["field"], told["retryable"]) == ("invalid_request", "max_tokens", False)
+    request = SubmitRequest(model="tiny", input=prompt, max_tokens=600)
+    assert await refused_by_grpc(narrow, request) == (grpc.StatusCode.INVALID_ARGUMENT, error["message"])
+    assert not narrow.backend.tasks
+    assert (await post(narrow, input=prompt, max_tokens=490))[0] == 202
 
 
 async def test_without_its_limiter_a_gateway_limits_by_itself(it: Lab) -> None:

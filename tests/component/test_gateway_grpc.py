@@ -15,6 +15,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from millrace.inference.v1 import inference_pb2 as pb
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest, Rejected
 from millrace.task.v1.task_pb2 import Message, OnDisconnect, PriorityClass
+from services.gateway.core.submission import MAX_MESSAGES, MAX_TASK_BYTES
 from services.gateway.grpc.servicer import SERVICE
 from tests.support.gateway_lab import KEY, OTHER_KEY, Lab, lab
 from tests.support.waiting import eventually
@@ -73,6 +74,40 @@ async def test_generate_is_submit_and_watch(it: Lab) -> None:
     rest = [event async for event in call]
     assert "".join(e.delta.text for e in rest) == "one two"
     assert rest[-1].WhichOneof("event") == "done"
+
+
+async def test_a_retried_generate_finds_its_task(it: Lab) -> None:
+    """Each try of a call has another time left; the key finds the first try's task all the same, deadline and all."""
+    request = pb.SubmitRequest(key="k", model="tiny", input="hi")
+    tasks = [
+        (await aiter(it.inference.Generate(request, metadata=AUTH, timeout=timeout)).__anext__()).accepted.task
+        for timeout in (60, 60, 30, None)
+    ]
+    assert len(set(tasks)) == 1
+    assert list(it.backend.tasks) == tasks[:1]
+    assert (await it.inference.Submit(request, metadata=AUTH)).task == tasks[0]
+    request.deadline.FromSeconds(30)  # a deadline that the client gives is part of what it asks
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await it.inference.Submit(request, metadata=AUTH)
+    assert details(error.value)["ErrorInfo"].reason == "idempotency_conflict"
+
+
+async def test_a_task_of_very_many_messages_fits_a_record_of_kafka_or_is_refused(it: Lab) -> None:
+    """What stands around their text counts too."""
+    message = Message(role="assistant", content="x" * (MAX_TASK_BYTES // MAX_MESSAGES))
+    request = pb.SubmitRequest(key="k", model="tiny", messages=[message] * MAX_MESSAGES)
+    accepted = await it.inference.Submit(request, metadata=AUTH)
+    assert (
+        it.backend.tasks[accepted.task].ByteSize() < 1024 * 1024 - 48 * 1024
+    )  # beside metadata, headers, a batch's own bytes
+    request.messages.append(message)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await it.inference.Submit(request, metadata=AUTH)
+    found = details(error.value)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert found["ErrorInfo"].reason == "invalid_request"
+    assert found["BadRequest"].field_violations[0].field == "messages"
+    assert len(it.backend.tasks) == 1
 
 
 async def test_a_cancelled_generate_obeys_its_policy(it: Lab) -> None:

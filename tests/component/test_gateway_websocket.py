@@ -8,6 +8,7 @@ import pytest
 from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from millrace.router.v1.router_pb2 import AcceptReply, AcceptRequest
 from services.gateway.settings import GatewaySettings
+from services.tasklog.ports import Control
 from tests.support.gateway_lab import OTHER_KEY, Lab, LabSocket, lab, seconds_pass
 from tests.support.waiting import eventually
 
@@ -104,14 +105,17 @@ async def test_a_slow_reader_costs_bounded_memory_and_gets_every_byte(it: Lab) -
     socket.raw._reader._protocol.pause_reading()
     worker, piece, most = it.worker(task), "x" * 40_000, 0
     await worker.begin(5)
-    for _ in range(300):
+    left = 25  # pieces that follow once the kernel takes no more
+    while left:
         await worker.write(piece)
         most = max(most, connection.buffered)
+        left -= not connection.writable
     await worker.end()
     assert not connection.writable
     assert most < 64 * 1024 + 2 * 40_100
     socket.raw._reader._protocol.resume_reading()
-    assert await read_text(socket, task) == piece * 300
+    text = await read_text(socket, task)
+    assert (len(text), set(text)) == (worker.offset, {"x"})
 
 
 async def test_text_that_was_lost_is_discarded_by_name(it: Lab) -> None:
@@ -260,6 +264,39 @@ async def test_a_connection_reads_so_many_tasks_and_no_more(it: Lab) -> None:
     await it.answer(tasks[0], "x")
     await socket.until("done")
     await socket.submit(key="3")
+
+
+async def test_resumes_that_come_together_are_bounded_too(it: Lab) -> None:
+    """A resume counts from the moment it is asked, not from when Redis has answered; those refused name their task."""
+    writer, socket = await it.socket(), await it.socket()
+    tasks = [(await writer.submit())["task"] for _ in range(3)]
+    await it.answer(tasks[0], "x")
+    await writer.until("done")
+    tasks.append((await writer.submit())["task"])
+    gate, get = asyncio.Event(), it.control.get
+
+    async def slow(task: str) -> Control | None:
+        await gate.wait()
+        return await get(task)
+
+    it.control.get = slow  # type: ignore[method-assign]
+    for task in (*tasks, "a" * 26):
+        await socket.send(t="resume", task=task)
+    refused = [await socket.next() for _ in range(2)]
+    assert [(e["t"], e["code"], e["task"]) for e in refused] == [
+        ("error", "limited", tasks[3]),
+        ("error", "limited", "a" * 26),
+    ]
+    await socket.send(t="submit", model="tiny", input="x", key="k")
+    assert (await socket.next())["code"] == "limited"
+    gate.set()
+    await socket.until("done")
+    await socket.send(t="resume", task=tasks[3])  # the end made room
+    await it.answer(tasks[3], "x")
+    assert (await socket.until("done"))["task"] == tasks[3]
+    await socket.send(t="resume", task="a" * 26)  # so did this end, and one that finds nothing holds no room
+    await socket.until("gone")
+    await socket.submit()
 
 
 async def test_a_waiting_task_tells_its_place_only_on_change(it: Lab) -> None:

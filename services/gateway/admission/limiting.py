@@ -11,6 +11,7 @@ from services.chassis.clock import now
 from services.chassis.errors import ErrorCode, Problem, ProblemError
 from services.gateway.core.identity import Caller
 from services.gateway.core.limit_headers import limit_headers, limit_title
+from services.gateway.core.submission import invalid
 from services.gateway.ports import Check
 from services.limits.check import request_for
 from services.limits.local_limiter import LocalLimiter
@@ -60,8 +61,12 @@ class Limiting:
             return limits
         title = limit_title(reply.refused_by)
         if not reply.HasField("retry_after"):
-            never = f"the request costs more than the limit {title} ever admits at once"
-            return Limited(Problem(ErrorCode.LIMITED, never), limits)
+            bucket = next(b for b in request.buckets if b.name == reply.refused_by)
+            never = (
+                f"with its prompt the request costs {bucket.cost:.0f} tokens, and {title} never admits more than"
+                f" {bucket.burst:.0f} at once; ask for fewer, or shorten the prompt"
+            )
+            return Limited(invalid("max_tokens", never), limits)
         wait = reply.retry_after.seconds + reply.retry_after.nanos / 1e9
         wait *= 1 + random.random() / 10  # noqa: S311 - so that those refused together do not come back together
         return Limited(Problem(ErrorCode.LIMITED, f"over the limit {title}", retry_after_s=round(wait, 3)), limits)

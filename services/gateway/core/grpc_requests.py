@@ -1,5 +1,6 @@
 """A gRPC submission in the words that all transports share, so that the same rules refuse the same things."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -8,8 +9,10 @@ from millrace.inference.v1.inference_pb2 import SubmitRequest
 from millrace.task.v1.task_pb2 import CacheMode, PriorityClass
 from services.chassis.errors import Problem
 from services.gateway.core.submission import (
+    BATCH_DEADLINE_S,
     CACHE_MODES,
     CLASS_NAMES,
+    MAX_MESSAGES,
     Submission,
     SubmitFields,
     check,
@@ -26,7 +29,8 @@ def submission_of(request: SubmitRequest, time_left_s: float | None = None) -> S
         return invalid("messages", "not together with input")
     fields: dict[str, Any] = {
         "model": request.model,
-        "input": request.input or [{"role": msg.role, "content": msg.content} for msg in request.messages],
+        "input": request.input
+        or [{"role": msg.role, "content": msg.content} for msg in request.messages[: MAX_MESSAGES + 1]],
         "stop": list(request.stop),
         "metadata": dict(request.metadata),
     }
@@ -43,14 +47,17 @@ def submission_of(request: SubmitRequest, time_left_s: float | None = None) -> S
         fields["max_tokens"] = request.max_tokens
     if request.HasField("deadline"):
         fields["deadline_s"] = request.deadline.ToNanoseconds() / 1e9
-    elif time_left_s is not None:
-        fields["deadline_s"] = min(max(time_left_s, 0.001), 86_400.0)
     match request.on_disconnect.WhichOneof("policy"):
         case "cancel":
             fields["on_disconnect"] = "cancel"
         case "cancel_after":
             fields["on_disconnect"] = {"cancel_after_s": request.on_disconnect.cancel_after.ToNanoseconds() / 1e9}
     try:
-        return check(msgspec.convert(fields, SubmitFields))
+        submission = check(
+            msgspec.convert(fields, SubmitFields), input_field="messages" if request.messages else "input"
+        )
     except msgspec.ValidationError as wrong:
         return decode_problem(wrong)
+    if isinstance(submission, Problem) or "deadline_s" in fields or time_left_s is None:
+        return submission
+    return replace(submission, deadline_s=min(max(time_left_s, 0.001), BATCH_DEADLINE_S))

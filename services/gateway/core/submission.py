@@ -28,6 +28,7 @@ CACHE_MODES: dict[str, CacheMode] = {
 DEADLINE_S = 600.0
 BATCH_DEADLINE_S = 86_400.0
 MAX_TASK_BYTES = 900 * 1024
+MAX_MESSAGES = 2048  # as OpenAI; with what stands around their text a task's record fits Kafka's 1 MiB
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -67,7 +68,11 @@ class SubmitFields(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A valid prompt. `max_tokens` 0 = the route's default; `key` empty = the gateway makes one."""
+    """A valid prompt. `max_tokens` 0 = the route's default; `key` empty = the gateway makes one.
+
+    `asked_deadline_s` is the deadline of the request itself, given or default. `deadline_s`, which holds, may be what was left of
+    the client's call instead: no retry has the same, so a key does not stand for it.
+    """
 
     key: str
     model: str
@@ -79,6 +84,7 @@ class Submission:
     seed: int | None
     stop: tuple[str, ...]
     deadline_s: float
+    asked_deadline_s: float
     on_disconnect: str | float
     cache_mode: CacheMode
     metadata: dict[str, str]
@@ -161,6 +167,8 @@ def check(fields: SubmitFields, default_policy: str = "keep", input_field: str =
     messages = (ChatMessage("user", fields.input),) if isinstance(fields.input, str) else tuple(fields.input)
     if not messages or not any(m.content for m in messages):
         return invalid(input_field, "must not be empty")
+    if len(messages) > MAX_MESSAGES:
+        return invalid(input_field, f"at most {MAX_MESSAGES} messages")
     stop = (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ())
     if len(stop) > 4 or not all(0 < len(s) <= 64 for s in stop):
         return invalid("stop", "at most 4 strings of 1 to 64 characters")
@@ -173,6 +181,7 @@ def check(fields: SubmitFields, default_policy: str = "keep", input_field: str =
     else:
         policy = fields.on_disconnect or default_policy
     waits_long = fields.priority in {"batch", "background"}
+    deadline_s = fields.deadline_s or (BATCH_DEADLINE_S if waits_long else DEADLINE_S)
     submission = Submission(
         key=fields.key or "",
         model=fields.model,
@@ -183,7 +192,8 @@ def check(fields: SubmitFields, default_policy: str = "keep", input_field: str =
         top_p=1.0 if fields.top_p is None else fields.top_p,
         seed=fields.seed,
         stop=stop,
-        deadline_s=fields.deadline_s or (BATCH_DEADLINE_S if waits_long else DEADLINE_S),
+        deadline_s=deadline_s,
+        asked_deadline_s=deadline_s,
         on_disconnect=policy,
         cache_mode=CACHE_MODES[fields.cache],
         metadata=metadata,
@@ -200,6 +210,6 @@ def body_hash(submission: Submission) -> bytes:
     s = submission
     asked = (
         s.model, [(m.role, m.content) for m in s.messages], int(s.priority_class), s.max_tokens, s.temperature, s.top_p,
-        s.seed, s.stop, s.deadline_s, s.on_disconnect, int(s.cache_mode), sorted(s.metadata.items()),
+        s.seed, s.stop, s.asked_deadline_s, s.on_disconnect, int(s.cache_mode), sorted(s.metadata.items()),
     )  # fmt: skip
     return hashlib.sha256(msgspec.msgpack.encode(asked)).digest()

@@ -10,7 +10,6 @@ from services.chassis.errors import ErrorCode, Problem, ProblemError, unwrap
 from services.gateway.admission.doorkeeper import Doorkeeper
 from services.gateway.admission.submitting import Accepted, Submitting
 from services.gateway.core import messages as m
-from services.gateway.core.estimates import Place
 from services.gateway.core.grpc_requests import submission_of
 from services.gateway.core.identity import Caller
 from services.gateway.grpc.status import abort, answered
@@ -88,7 +87,7 @@ class GatewayInference(InferenceServicer):
 
     async def _get(self, request: pb.GetRequest, context: Any) -> pb.TaskView:
         view = unwrap(await self._tasks.view(self._caller(context), request.task))
-        where = await self._places.of(view.task, view.pool) if view.state == "queued" else Place()
+        where = await self._places.of(view)
         return pb.TaskView(
             task=view.task,
             state=view.state,

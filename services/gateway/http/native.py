@@ -104,7 +104,7 @@ class NativeApi:
     async def get(self, request: web.Request) -> web.Response:
         """`GET /v1/tasks/{task}`."""
         view = unwrap(await self._tasks.view(caller_of(request, self._doorkeeper), request.match_info["task"]))
-        where = await self._places.of(view.task, view.pool) if view.state == "queued" else Place()
+        where = await self._places.of(view)
         return json_response(task_state(view, where))
 
     async def cancel(self, request: web.Request) -> web.Response:

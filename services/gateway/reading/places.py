@@ -7,6 +7,7 @@ from millrace.dispatch.v1.dispatch_pb2 import TaskStatus
 from services.gateway.core.estimates import Place
 from services.gateway.core.messages import place
 from services.gateway.ports import Signals
+from services.gateway.reading.tasks import View
 
 PATIENCE_S = 1.2  # the pool's owner looks at each watched task once a second
 KEEP_S = 10.0  # whoever asks will ask again
@@ -38,13 +39,16 @@ class Places:
             asked.known.set()
         self._forward(status)
 
-    async def of(self, task: str, pool: str) -> Place:
-        """Where it stands; nothing where the owner did not tell in time."""
+    async def of(self, view: View) -> Place:
+        """Where the task stands; nothing if it does not wait, or the owner did not tell in time."""
+        if view.state != "queued":
+            return Place()
+        task = view.task
         timer = asyncio.get_running_loop().call_later(KEEP_S, self._forget, task)
         asked = self._asked.get(task)
         if asked is None:
-            asked = self._asked[task] = _Asked(pool, timer)
-            self._signals.watch(pool, task)
+            asked = self._asked[task] = _Asked(view.pool, timer)
+            self._signals.watch(view.pool, task)
         else:
             asked.timer.cancel()
             asked.timer = timer

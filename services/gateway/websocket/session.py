@@ -78,7 +78,7 @@ class Session:
         self._connection: Connection | None = connection
         self._readers: dict[str, Reader] | None = None  # made when needed: most connections are idle
         self._finished: list[str] | None = None
-        self._in_flight = 0  # submissions that are not answered yet
+        self._in_flight = 0  # submits and resumes that are not answered yet
         context.sessions.add(self)
         metrics.gateway_sessions.inc()
         connection.send(context.hello)
@@ -100,7 +100,7 @@ class Session:
             case m.Submit():
                 self._on_submit(request)
             case m.Resume():
-                self._answer(self._resume(request), task=request.task)
+                self._on_resume(request)
             case m.Cancel():
                 self._answer(self._cancel(request.task), task=request.task)
             case m.Seen():
@@ -175,11 +175,14 @@ class Session:
         submission = check(request)
         if isinstance(submission, Problem):
             self._refuse(submission, key=request.key or "")
-        elif len(self._readers or ()) + self._in_flight >= self._context.max_in_flight:
-            self._refuse(self._too_many(), key=submission.key)
-        else:
+        elif self._has_room(key=submission.key):
             self._in_flight += 1
             self._answer(self._submit(submission), key=submission.key)
+
+    def _on_resume(self, request: m.Resume) -> None:
+        if self._has_room(task=request.task):
+            self._in_flight += 1
+            self._answer(self._resume(request), task=request.task)
 
     async def _submit(self, submission: Submission) -> None:
         try:
@@ -203,10 +206,10 @@ class Session:
             self._context.submitting.begin(result)
 
     async def _resume(self, request: m.Resume) -> None:
-        if len(self._readers or ()) + self._in_flight >= self._context.max_in_flight:
-            self._refuse(self._too_many(), task=request.task)
-            return
-        result = await self._context.tasks.resume(self._caller, request.task, request.gen, request.offset, self)
+        try:
+            result = await self._context.tasks.resume(self._caller, request.task, request.gen, request.offset, self)
+        finally:
+            self._in_flight -= 1
         if isinstance(result, Problem):
             self._refuse_task(result, request.task)
         else:
@@ -266,9 +269,14 @@ class Session:
         else:
             self._refuse(problem, task=task)
 
-    def _too_many(self) -> Problem:
+    def _has_room(self, key: str = "", task: str = "") -> bool:
+        """May the connection read one more task? Refused otherwise."""
         limit = self._context.max_in_flight
-        return Problem(ErrorCode.LIMITED, f"this connection reads {limit} unfinished tasks already", retry_after_s=1.0)
+        if len(self._readers or ()) + self._in_flight < limit:
+            return True
+        rule = f"this connection reads {limit} unfinished tasks already"
+        self._refuse(Problem(ErrorCode.LIMITED, rule, retry_after_s=1.0), key, task)
+        return False
 
 
 def _shown(reader: Reader) -> _Shown:

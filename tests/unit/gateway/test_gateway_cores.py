@@ -14,7 +14,7 @@ from services.gateway.core import grpc_requests, openai
 from services.gateway.core.following import Follow, Own, is_echo, source_of
 from services.gateway.core.limit_headers import limit_headers
 from services.gateway.core.sse import parse_cursor
-from services.gateway.core.submission import Submission
+from services.gateway.core.submission import Submission, body_hash
 from services.gateway.core.task_id import is_task_id, task_id
 from services.tasklog.core.entries import Delta, Header, Terminal
 
@@ -85,10 +85,14 @@ def test_a_grpc_call_lends_its_deadline_to_its_task() -> None:
     asked = grpc_requests.submission_of(request, 30.0)
     assert isinstance(asked, Submission)
     assert (asked.deadline_s, asked.cache_mode) == (30.0, CacheMode.CACHE_MODE_BYPASS)
+    again = grpc_requests.submission_of(request, 29.0)
+    assert isinstance(again, Submission)
+    assert body_hash(again) == body_hash(asked)
     request.deadline.FromSeconds(5)
     asked = grpc_requests.submission_of(request, 30.0)
     assert isinstance(asked, Submission)
     assert asked.deadline_s == 5.0
+    assert body_hash(asked) != body_hash(again)
 
 
 def test_openai_names_become_ours() -> None:

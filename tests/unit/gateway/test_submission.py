@@ -8,6 +8,7 @@ from services.chassis.errors import ErrorCode, Problem
 from services.gateway.core.submission import (
     BATCH_DEADLINE_S,
     DEADLINE_S,
+    MAX_MESSAGES,
     MAX_TASK_BYTES,
     Submission,
     SubmitFields,
@@ -41,6 +42,7 @@ def test_defaults_are_filled_in() -> None:
     [
         ({"input": []}, "input"),
         ({"input": [{"role": "user", "content": ""}]}, "input"),
+        ({"input": [{"role": "user", "content": "a"}] * (MAX_MESSAGES + 1)}, "input"),
         ({"model": ""}, "model"),
         ({"key": ""}, "key"),
         ({"key": "x" * 201}, "key"),
