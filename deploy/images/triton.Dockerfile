@@ -1,5 +1,5 @@
 # Triton Inference Server on CPU with the tiny model, from the Python package that holds the server. For GPUs:
-# triton-gpu.Dockerfile. Serves /models: mount another repository there, or name it as the argument.
+# triton-gpu.Dockerfile. Serves /models: mount another repository there, or name it as the argument. triton/run has the variables.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS runtime
@@ -49,11 +49,12 @@ COPY --from=server /var/lib/dpkg/status /build/status
 RUN mkdir -p /extras/usr/share/sbom; \
     python3.11 /build/sbom.py millrace-triton --version "${VERSION}" --packages /build/triton.lock --debian /build/status \
       >/extras/usr/share/sbom/millrace-triton.cdx.json
+COPY deploy/images/triton/run /extras/opt/millrace/
 COPY deploy/triton/serve.sh deploy/triton/watchdog.sh /extras/opt/millrace/deploy/triton/
 COPY deploy/local/versions.toml /extras/opt/millrace/deploy/local/
 COPY deploy/triton/model_repository/tiny /extras/models/tiny
 RUN set -eu; find /extras/models -name __pycache__ -prune -exec rm -rf {} +; \
-    chmod -R u=rwX,go=rX /extras; chmod 755 /extras/opt/millrace/deploy/triton/*.sh; \
+    chmod -R u=rwX,go=rX /extras; chmod 755 /extras/opt/millrace/run /extras/opt/millrace/deploy/triton/*.sh; \
     PYTHONHASHSEED=0 python3.11 -m compileall -q -f --invalidation-mode unchecked-hash -s /extras /extras/models
 
 FROM server
@@ -65,9 +66,7 @@ ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin LANG=C.UTF-8 HOME=/tmp \
 WORKDIR /
 USER 10001:10001
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["/usr/bin/tini", "--", "/opt/millrace/deploy/triton/serve.sh", "--host", "0.0.0.0", \
-            "--http-port", "8000", "--grpc-port", "8001", "--metrics-port", "8002", "--repository"]
-CMD ["/models"]
+ENTRYPOINT ["/usr/bin/tini", "--", "/opt/millrace/run"]
 EXPOSE 8000 8001 8002
 ARG VERSION=
 ARG REVISION=

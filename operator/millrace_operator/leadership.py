@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from millrace_operator.core.pods import instant
 from millrace_operator.ports import ApiError, Cluster
 from millrace_operator.store import Object
-from services.chassis.clock import monotonic, now
+from services.chassis.clock import monotonic
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +28,7 @@ class Leadership:
         self._renewed_at = float("-inf")
         self._seen: tuple[Any, float] = (None, 0.0)  # the lease as another one wrote it, and since when it stands so
         self._ours: Object | None = None  # the lease as we wrote it last; who knows it need not read it
+        self._acting: list[asyncio.Task[Any]] = []
         self.holder = ""
         self.led = asyncio.Event()  # set at the first time
 
@@ -36,6 +36,10 @@ class Leadership:
     def leading(self) -> bool:
         """May this process act now?"""
         return monotonic() - self._renewed_at < DEADLINE_S
+
+    def acts(self, task: asyncio.Task[Any]) -> None:
+        """It writes while this process leads: the lease is given up once it has ended."""
+        self._acting.append(task)
 
     async def run(self) -> None:
         """Try to lead, and go on leading."""
@@ -51,9 +55,7 @@ class Leadership:
                     log.info("%s leads", "this process" if self.leading else self.holder or "nobody")
                 await asyncio.sleep(RETRY_S)
         finally:
-            if self.leading:
-                self._renewed_at = float("-inf")
-                await asyncio.shield(self._give_up())
+            await asyncio.shield(self._leave())
 
     async def _try(self) -> None:
         lease, self._ours = self._ours or await self._cluster.get("Lease", self._key), None
@@ -72,11 +74,10 @@ class Leadership:
         self.led.set()
 
     def _expired(self, spec: Mapping[str, Any]) -> bool:
-        """By our own clock: since when does the lease stand as it does?"""
+        """By our own clock alone: since when does the lease stand as it does? The time in it is by its holder's."""
         stands = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen[0] != stands:
             self._seen = (stands, monotonic())
-            return now() - instant(spec["renewTime"]) > 4 * DURATION_S  # left over from long ago, whatever clocks say
         duration_s: int = spec.get("leaseDurationSeconds", DURATION_S)
         return monotonic() - self._seen[1] > duration_s
 
@@ -96,6 +97,15 @@ class Leadership:
                 "leaseTransitions": transitions,
             },
         }
+
+    async def _leave(self) -> None:
+        for task in self._acting:
+            if not task.cancelling():  # a second time would cut its ending short
+                task.cancel()
+        await asyncio.gather(*self._acting, return_exceptions=True)
+        if self.leading:
+            self._renewed_at = float("-inf")
+            await self._give_up()
 
     async def _give_up(self) -> None:
         try:

@@ -12,6 +12,7 @@ from millrace_operator.adapters.watching import watch
 from millrace_operator.adapters.worker_drains import WorkerDrains
 from millrace_operator.core.desired import Installation
 from millrace_operator.core.scaling import BLIND_S
+from millrace_operator.leaders_cluster import LeadersCluster
 from millrace_operator.leadership import Leadership
 from millrace_operator.pool_keeper import World
 from millrace_operator.pools import Pools
@@ -22,6 +23,7 @@ from millrace_operator.store import Store
 from services.chassis.batched import addresses_of
 from services.chassis.clock import monotonic
 from services.chassis.lifecycle import Service, run
+from services.chassis.metrics import operator_leads
 from services.chassis.resp import Resp
 from services.pools.owner_lookup import OwnerLookup
 from services.pools.signals_listener import SignalsListener
@@ -49,13 +51,15 @@ async def start(service: Service[OperatorSettings]) -> None:
     def silent() -> list[str]:
         return [pool for _, pool in store.all("WorkerPool") if listener.age_s(pool) > BLIND_S] if leading() else []
 
+    operator_leads.set_function(leading)
+    ours = LeadersCluster(cluster, leading)
     lag = KafkaLag(settings.kafka_bootstrap, silent)
-    world = World(store, cluster, drains, DispatcherSignals(listener), _installation(settings), lag.latest)
+    world = World(store, ours, drains, DispatcherSignals(listener), installation(settings), lag.latest)
     pools = Pools(world, leading)
     lanes = Lanes(settings.kafka_bootstrap, partitions=settings.partitions, replication=settings.replication)
     publishing = Publishing(
         store,
-        cluster,
+        ours,
         redis,
         namespace=settings.namespace,
         leading=leading,
@@ -70,26 +74,28 @@ async def start(service: Service[OperatorSettings]) -> None:
     service.spawn("watch", watch(store, cluster, settings.namespace))
     service.spawn("leadership", leadership.run())
     service.spawn("lag", lag.run())
-    service.spawn("publishing", publishing.run())
-    service.spawn("pools", pools.run())
+    leadership.acts(service.spawn("publishing", publishing.run()))
+    leadership.acts(service.spawn("pools", pools.run()))
     if settings.samples:
         samples = Samples(
             Path(settings.samples),
-            cluster,
+            ours,
             namespace=settings.namespace,
             ledger=settings.samples_ledger,
             leading=leading,
         )
-        service.spawn("samples", samples.run())
+        leadership.acts(service.spawn("samples", samples.run()))
 
 
-def _installation(settings: OperatorSettings) -> Installation:
+def installation(settings: OperatorSettings) -> Installation:
+    """What the workers of all pools are made of."""
     return Installation(
         worker_image=settings.worker_image,
         engine_image=settings.engine_image,
         pull_policy=settings.image_pull_policy,
         service_account=settings.worker_service_account,
         environment=settings.worker_environment,
+        checksum=settings.worker_checksum,
         secret=settings.worker_secret,
         pull_secrets=tuple(addresses_of(settings.image_pull_secrets)),
     )

@@ -8,12 +8,14 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
+from millrace_operator.core import leaving
 from millrace_operator.core.decide import Decision, decide
 from millrace_operator.core.desired import (
     POOL_LABEL,
@@ -25,9 +27,11 @@ from millrace_operator.core.desired import (
 )
 from millrace_operator.core.draining import COST, DRAINING_COST, FINISHED_COST, MARK, Leaver, Steps, mark_of, steps
 from millrace_operator.core.learning import Estimates, Sample, from_dict, to_dict
+from millrace_operator.core.leaving import Stage
 from millrace_operator.core.manifests import Flaw, Manifest, read
-from millrace_operator.core.pods import by_hand, facts_of, ready_since, refusal, start_of, terminating
+from millrace_operator.core.pods import by_hand, facts_of, instant, ready_since, refusal, start_of, terminating
 from millrace_operator.core.schema import WorkerPool
+from millrace_operator.core.troubles import CONFLICT, Refusal
 from millrace_operator.core.vocabulary import Manual, Memory, Mode, Observation, Policy
 from millrace_operator.core.worker_pool import Drain
 from millrace_operator.pool_report import PoolReport, Sight
@@ -38,6 +42,7 @@ log = logging.getLogger(__name__)
 
 FINALIZER: Final = "millrace.dev/drain"
 APPLY_S: Final = 60.0  # objects are applied again after so long, whatever somebody did to them
+REFUSED_S: Final = 5.0  # and after so long, if one of them was refused
 LEARNED_S: Final = 60.0  # between two writes of what was learned
 SETTLE_S: Final = 5.0  # for a write of ours to come back by the watch
 
@@ -66,56 +71,76 @@ class PoolKeeper:
         self._kept: dict[str, Any] = {}
         self._kept_at = 0.0
         self._applied: tuple[str, float] = ("", float("-inf"))
+        self._busy_at: float | None = None  # when it had tasks last, since it is being deleted
+        self._refused: dict[str, Refusal] = {}  # what the API server does not do, by its object
         self._ordered: tuple[int, float] | None = None  # replicas written to the Deployment, and when
         self._asked: tuple[int, float] | None = None  # replicas written to the pool, and when
         self._marked: dict[str, tuple[float | None, float]] = {}  # marks written to pods (None: taken back), and when
 
     async def step(self, now: float) -> None:
-        """Look and act once. Raises ApiError when the API server did not do something; the next step tries again."""
+        """Look and act once. Raises ApiError when the API server did not do something; the next step tries again.
+
+        A refusal ends its own part of the step and is told; only a server that is away ends all of it at once.
+        """
         raw = self._world.store.get("WorkerPool", self.key)
         if raw is None:
             return
-        deleting = "deletionTimestamp" in raw["metadata"]
         self._marked = {pod: own for pod, own in self._marked.items() if now - own[1] < SETTLE_S}
+        stage = self._stage(raw, now)
         pool = read(Manifest("the cluster", 1, {**raw, "status": None}))
         if isinstance(pool, Flaw):
-            await self.report.flaw(raw, f"{pool.path}: {pool.rule}", now)
-            if deleting and await self._carry(Drain(), 0, now) == 0:  # it can go, whatever it says
+            sight = self._sight(raw, stage, self._learned(self.key[1]))
+            await self.report.flaw(raw, f"{pool.path}: {pool.rule}", sight, now)
+            if stage is Stage.DRAINS and await self._carry(Drain(), 0, now) == 0:  # it can go, whatever it says
                 await self._release(raw)
             return
         assert isinstance(pool, WorkerPool)
         paused = policy_of(pool).mode is Mode.PAUSED
-        await self._hold(raw, deleting=deleting)
-        if deleting and FINALIZER not in raw["metadata"].get("finalizers", ()):
+        if stage is None:
+            await self._hold(raw)
+        elif FINALIZER not in raw["metadata"].get("finalizers", ()):
             return
-        estimates = self._learned(pool.metadata.name)
+        estimates = self._learned(self.key[1])
         estimates = estimates.saw_pods(start_of(pod) for pod in self._pods())
-        if deleting:
-            decision = None
-            wanted = 0
-        else:
-            if not paused:
-                await self._apply(pool, raw, now)
-            decision, estimates = self._decide(pool, raw, estimates, now)
-            wanted = decision.desired
-            if decision.changes:
-                await self._order(raw, decision, now)
-        self._estimates = estimates
-        left = None
-        if deleting or not paused:
-            left = await self._carry(pool.spec.drain, wanted, now)
-        if deleting and left == 0:
+        if paused:
+            self._refused.clear()
+        elif stage is None:
+            await self._apply(pool, raw, now)
+        decision, wanted, self._estimates = await self._number(pool, raw, stage, estimates, now)
+        left = await self._move(pool, stage, wanted, now)
+        if stage is Stage.DRAINS and left == 0:
             await self._release(raw)
             return
-        await self._keep(raw, now)
+        sight = self._sight(raw, stage, self._estimates)
+        await self.report.tell(raw, policy_of(pool), sight, decision, wanted=wanted, now=now)
+        with self._part("what was learned"):
+            await self._keep(raw, now)
+        for one in self._refused.values():
+            raise ApiError(one.status, f"{one.what}: {one.words}")
+
+    @contextmanager
+    def _part(self, what: str) -> Iterator[None]:
+        """What can be refused by itself."""
+        try:
+            yield
+        except ApiError as refused:
+            if not refused.status:
+                raise
+            self._refused[what] = Refusal(what, refused.status, str(refused))
+        else:
+            self._refused.pop(what, None)
+
+    def _sight(self, raw: Object, stage: Stage | None, estimates: Estimates) -> Sight:
         deployment = self._deployment
-        sight = Sight(
+        return Sight(
             signal=self._world.signals.latest(self.key[1]),
             estimates=estimates,
             pods=[(pod, self._since(pod) is not None) for pod in self._pods()],
+            made=deployment is not None,
             refused=refusal(deployment) if deployment else "",
+            objects=tuple(self._refused.values()),
+            leaves=leaving.sentence(stage, _deleted_at(raw)) if stage else "",
         )
-        await self.report.tell(raw, policy_of(pool), sight, decision, wanted=wanted, now=now)
 
     # -- what is there ------------------------------------------------------------------------------------------------
 
@@ -151,12 +176,30 @@ class PoolKeeper:
             return own[0]
         return mark_of(pod["metadata"].get("annotations", {}))
 
+    def _stage(self, raw: Object, now: float) -> Stage | None:
+        """Of a pool that is being deleted; None: it is not."""
+        if "deletionTimestamp" not in raw["metadata"]:
+            self._busy_at = None
+            return None
+        signal = self._world.signals.latest(self.key[1])
+        seen = Observation(
+            replicas=0,
+            signal_age_s=signal.age_s if signal else float("inf"),
+            waiting=signal.waiting if signal else 0,
+            running=signal.busy if signal else 0,
+            lag=self._world.lag(self.key[1]),
+        )
+        stage = leaving.stage(seen, _deleted_at(raw), now if self._busy_at is None else self._busy_at, now)
+        if self._busy_at is None or stage is Stage.WORKS:
+            self._busy_at = now
+        return stage
+
     # -- life ---------------------------------------------------------------------------------------------------------
 
-    async def _hold(self, raw: Object, *, deleting: bool) -> None:
-        """A pool that goes drains first."""
+    async def _hold(self, raw: Object) -> None:
+        """A pool that goes finishes its work and drains first."""
         finalizers = raw["metadata"].get("finalizers", [])
-        if not deleting and FINALIZER not in finalizers:
+        if FINALIZER not in finalizers:
             version = raw["metadata"]["resourceVersion"]
             metadata = {"finalizers": [*finalizers, FINALIZER], "resourceVersion": version}
             await self._world.cluster.patch("WorkerPool", self.key, {"metadata": metadata})
@@ -171,14 +214,18 @@ class PoolKeeper:
         """The objects, when the spec changed, one is not there, or some time has passed."""
         wanted = list(objects(pool, raw, self._world.installed))
         digest = hashlib.sha256(msgspec.json.encode(wanted)).hexdigest()
-        there = self._deployment is not None
-        if there and self._applied[0] == digest and now - self._applied[1] < APPLY_S:
+        known = self._deployment is not None
+        refused = any(what in self._refused for what in map(_what, wanted))
+        again_s = REFUSED_S if refused else APPLY_S if known else 0.0
+        if self._applied[0] == digest and now - self._applied[1] < again_s:
             return
+        there = known or await self._world.cluster.get("Deployment", (self.key[0], name_of(self.key[1]))) is not None
         for manifest in wanted:
-            if manifest["kind"] == "Deployment":
-                await self._apply_deployment(manifest, None if there else self._spec_replicas(pool, now))
-            else:
-                await self._world.cluster.apply(manifest)
+            with self._part(_what(manifest)):
+                if manifest["kind"] == "Deployment":
+                    await self._apply_deployment(manifest, None if there else self._spec_replicas(pool, now))
+                else:
+                    await self._world.cluster.apply(manifest)
         self._applied = (digest, now)
 
     async def _apply_deployment(self, manifest: dict[str, Any], replicas: int | None) -> None:
@@ -190,7 +237,7 @@ class PoolKeeper:
         try:
             await cluster.apply(manifest)
         except ApiError as refused:
-            if refused.status != 409 or SCALER not in str(refused):
+            if refused.status != CONFLICT or SCALER not in str(refused):
                 raise
             alone = {field: manifest[field] for field in ("apiVersion", "kind")}
             name = {field: manifest["metadata"][field] for field in ("name", "namespace")}
@@ -222,7 +269,6 @@ class PoolKeeper:
             self._memory,
             now,
         )
-        self._memory = decision.memory
         return decision, estimates.wished(decision.wish, now)
 
     def _observe(
@@ -248,6 +294,31 @@ class PoolKeeper:
             manual=Manual(pool.spec.replicas, hand) if hand is not None else None,
         )
 
+    async def _number(
+        self, pool: WorkerPool, raw: Object, stage: Stage | None, estimates: Estimates, now: float
+    ) -> tuple[Decision | None, int, Estimates]:
+        """What is decided, if anything is, and ordered; how many workers there shall be."""
+        if stage is Stage.DRAINS:
+            return None, 0, estimates
+        if stage is Stage.WAITS:
+            return None, self._spec_replicas(pool, now), estimates
+        decision, estimates = self._decide(pool, raw, estimates, now)
+        wanted, self._memory = decision.current, replace(decision.memory, ups=self._memory.ups)
+        with self._part("the scale of the pool"):
+            if decision.changes:
+                await self._order(raw, decision, now)
+            wanted, self._memory = decision.desired, decision.memory
+        return decision, wanted, estimates
+
+    async def _move(self, pool: WorkerPool, stage: Stage | None, wanted: int, now: float) -> int | None:
+        """Towards the number, if anything may move; how many are left at most, if that is known."""
+        if stage is Stage.WAITS:
+            await self._leavers(self._pods())
+        elif stage is Stage.DRAINS or policy_of(pool).mode is not Mode.PAUSED:
+            with self._part("the change of its workers"):
+                return await self._carry(pool.spec.drain, wanted, now)
+        return None
+
     async def _order(self, raw: Object, decision: Decision, now: float) -> None:
         await self._world.cluster.scale("WorkerPool", self.key, decision.desired)
         self._asked = (decision.desired, now)
@@ -261,7 +332,7 @@ class PoolKeeper:
             return len(self._pods())
         ordered = self._replicas(deployment, now)
         pods = self._pods()
-        leavers = await asyncio.gather(*(self._leaver(pod) for pod in pods))
+        leavers = await self._leavers(pods)
         addresses = {pod["metadata"]["name"]: pod.get("status", {}).get("podIP", "") for pod in pods}
         deadline_s = float(drain.deadline_seconds)
         todo = steps(wanted, ordered, leavers, deadline_s, now)
@@ -275,6 +346,10 @@ class PoolKeeper:
             self._ordered = (todo.replicas, now)
             log.info("pool %s: its Deployment has %d replicas, had %d", self.key[1], todo.replicas, ordered)
         return max(len(pods), ordered if todo.replicas is None else todo.replicas)
+
+    async def _leavers(self, pods: Sequence[Object]) -> list[Leaver]:
+        """Those that drain are told to, again."""
+        return await asyncio.gather(*(self._leaver(pod) for pod in pods))
 
     async def _leaver(self, pod: Object) -> Leaver:
         since = self._since(pod)
@@ -331,6 +406,7 @@ class PoolKeeper:
         learned = to_dict(self._estimates)
         if learned in (self._kept, to_dict(Estimates())) or now - self._kept_at < LEARNED_S:
             return
+        self._kept_at = now
         await self._world.cluster.apply(
             {
                 "apiVersion": "v1",
@@ -344,7 +420,7 @@ class PoolKeeper:
                 "data": {"learned.json": json.dumps(learned)},
             }
         )
-        self._kept, self._kept_at = learned, now
+        self._kept = learned
 
 
 def policy_of(pool: WorkerPool) -> Policy:
@@ -369,6 +445,14 @@ def _runs(pod: Object) -> bool:
     """Has its worker begun? One that has not holds no task."""
     containers = pod.get("status", {}).get("containerStatuses", ())
     return any("running" in container.get("state", {}) for container in containers) and bool(pod["status"].get("podIP"))
+
+
+def _deleted_at(raw: Object) -> float:
+    return instant(raw["metadata"]["deletionTimestamp"])
+
+
+def _what(manifest: Object) -> str:
+    return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
 def _learned_name(pool: str) -> str:

@@ -26,6 +26,7 @@ from millrace_operator.core.worker_pool import (
 )
 from millrace_operator.ports import ApiError, Cluster, Signal
 from millrace_operator.store import Key, Object, Store
+from services.chassis.metrics import operator_decisions, operator_replicas
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,19 @@ OWN_SCHEMAS: Final = digests()
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a step saw. `pods`: with whether each drains; `refused`: why the cluster makes no pod, if it does not."""
+    """What a step saw.
+
+    `pods`: with whether each drains; `made`: is there a Deployment; `refused`: why the cluster makes no pod, if it does not;
+    `objects`: what it did not do for the operator; `leaves`: how far a pool is that is being deleted, "" of another one.
+    """
 
     signal: Signal | None
     estimates: Estimates
     pods: Sequence[tuple[Object, bool]]
+    made: bool
     refused: str
+    objects: Sequence[troubles.Refusal]
+    leaves: str
 
 
 class PoolReport:
@@ -59,8 +67,9 @@ class PoolReport:
 
     @property
     def ready(self) -> bool:
-        """Does the pool take tasks, or would it start a worker for one? As told last."""
-        return any(c.type == ConditionType.READY and c.status == "True" for c in self._conditions)
+        """Does the pool take tasks, or would it start a worker for one? As told last, by whoever led."""
+        raw = self._store.get("WorkerPool", self._key)
+        return any(c.type == ConditionType.READY and c.status == "True" for c in self._before(raw or {}))
 
     async def decided(self, raw: Object, decision: Decision, now: float) -> None:
         """A number was ordered: the next status says so at once."""
@@ -73,34 +82,72 @@ class PoolReport:
             bound=decision.bound,
         )
         self._written_at = float("-inf")
+        direction = "up" if decision.desired > decision.current else "down"
+        operator_decisions.labels(self._key[1], direction, decision.bound or "none").inc()
         await self._event(raw, decision.reason, decision.sentence)
 
-    async def flaw(self, raw: Object, flaw: str, now: float) -> None:
-        """The spec cannot be read."""
-        generation = raw["metadata"]["generation"]
-        saying = conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, flaw)
-        self._conditions = conditions.merge(self._before(raw), [saying, *self._schema()], generation, now)
-        await self._write(WorkerPoolStatus(observed_generation=generation, conditions=self._conditions), now)
+    async def flaw(self, raw: Object, flaw: str, sight: Sight, now: float) -> None:
+        """The spec cannot be read: that, and what can be seen without it. How many are wanted is as it was told last."""
+        facts, wanted = self._look(sight, now), _wanted(raw)
+        sayings = [
+            conditions.Saying(ConditionType.ACCEPTED, False, Reason.INVALID, flaw),
+            *([self._ready(Policy(), sight, facts, wanted=wanted, now=now)] if wanted or sight.leaves else ()),
+        ]
+        await self._put(raw, sayings, sight, facts, wanted=wanted, now=now)
 
     async def tell(
         self, raw: Object, policy: Policy, sight: Sight, decision: Decision | None, *, wanted: int, now: float
     ) -> None:
-        """All of it, after a step. `decision`: None for a pool that is being deleted."""
-        signal, estimates = sight.signal, sight.estimates
-        ready_s = estimates.cold_start.ready_s
-        facts = [facts_of(pod, draining=draining) for pod, draining in sight.pods]
-        leaving = sum(fact.draining for fact in facts)
-        ready = sum(fact.ready_since is not None and not fact.draining for fact in facts)
-        if signal and signal.last_dead_at >= self._dead[1]:
-            self._dead = (signal.dead, signal.last_dead_at)
-        self._shown = troubles.debounce(self._shown, troubles.find(facts, sight.refused, ready_s, now), now)
+        """All of it, after a step. `decision`: None of a pool that leaves and has no work."""
+        facts = self._look(sight, now)
         sayings = [
             self._accepted(),
-            conditions.ready(
-                policy, facts, self._shown, desired=wanted, ready_s=ready_s, deleting=decision is None, now=now
-            ),
+            self._ready(policy, sight, facts, wanted=wanted, now=now),
             conditions.scaling_active(policy),
             *([conditions.scaling_limited(policy, decision)] if decision else ()),
+        ]
+        await self._put(raw, sayings, sight, facts, wanted=wanted, now=now)
+
+    def _look(self, sight: Sight, now: float) -> list[troubles.PodFacts]:
+        """What is known of the pods, and which trouble is shown."""
+        signal = sight.signal
+        if signal and signal.last_dead_at >= self._dead[1]:
+            self._dead = (signal.dead, signal.last_dead_at)
+        facts = [facts_of(pod, draining=draining) for pod, draining in sight.pods]
+        found = troubles.find(facts, sight.refused, sight.estimates.cold_start.ready_s, now, sight.objects)
+        self._shown = troubles.debounce(self._shown, found, now)
+        return facts
+
+    def _ready(
+        self, policy: Policy, sight: Sight, facts: Sequence[troubles.PodFacts], *, wanted: int, now: float
+    ) -> conditions.Saying:
+        return conditions.ready(
+            policy,
+            facts,
+            self._shown,
+            desired=wanted,
+            ready_s=sight.estimates.cold_start.ready_s,
+            leaves=sight.leaves,
+            made=sight.made,
+            now=now,
+        )
+
+    async def _put(
+        self,
+        raw: Object,
+        sayings: Sequence[conditions.Saying],
+        sight: Sight,
+        facts: Sequence[troubles.PodFacts],
+        *,
+        wanted: int,
+        now: float,
+    ) -> None:
+        """These, what is seen, and the numbers."""
+        signal, estimates = sight.signal, sight.estimates
+        leaving = sum(fact.draining for fact in facts)
+        ready = sum(fact.ready_since is not None and not fact.draining for fact in facts)
+        sayings = [
+            *sayings,
             conditions.signal_fresh(signal.age_s if signal else float("inf")),
             conditions.draining(leaving),
             conditions.poisoned(*self._dead, now),
@@ -121,10 +168,14 @@ class PoolReport:
                 arrival_per_second=round(estimates.arrivals.rates()[1], 2),
                 service_seconds=round(estimates.service_s, 2),
             ),
-            cold_start=ColdStartStatus(p80_seconds=round(ready_s, 1), last_seconds=_last_start(sight.pods)),
+            cold_start=ColdStartStatus(
+                p80_seconds=round(estimates.cold_start.ready_s, 1), last_seconds=_last_start(sight.pods)
+            ),
             last_decision=self._decided or _decision(raw),
             conditions=self._conditions,
         )
+        for state, workers in (("desired", wanted), ("ready", ready)):
+            operator_replicas.labels(self._key[1], state).set(workers)
         await self._write(status, now)
         await self._tell_trouble(raw)
 
@@ -179,6 +230,11 @@ def _last_start(pods: Sequence[tuple[Object, bool]]) -> float:
     starts = [start for pod, _ in pods if (start := start_of(pod)).ready_at is not None and not start.restarts]
     newest = max(starts, key=lambda start: start.created, default=None)
     return round(newest.ready_at - newest.created, 1) if newest and newest.ready_at is not None else 0.0
+
+
+def _wanted(raw: Object) -> int:
+    wanted = raw.get("status", {}).get("desiredReplicas", 0)
+    return wanted if isinstance(wanted, int) else 0
 
 
 def _decision(raw: Object) -> DecisionStatus | None:

@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from millrace_operator.core.selection import Verdict
 from millrace_operator.pool_keeper import PoolKeeper, World
 from millrace_operator.ports import ApiError
 from millrace_operator.store import Key
+from services.chassis.background import call_off
 from services.chassis.clock import monotonic, now
-from services.chassis.metrics import operator_step_seconds, operator_steps
+from services.chassis.metrics import operator_replicas, operator_step_seconds, operator_steps
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ class Pools:
     def __init__(self, world: World, leading: Callable[[], bool]) -> None:
         self._world = world
         self._leading = leading
+        self._led = False
         self._keepers: dict[Key, PoolKeeper] = {}
         self._due: set[Key] = set()
         self._running: dict[Key, asyncio.Task[None]] = {}  # one slow pool holds up no other
@@ -55,7 +58,13 @@ class Pools:
         return self._keepers.setdefault(key, PoolKeeper(self._world, key))
 
     async def run(self) -> None:
-        """Step forever."""
+        """Step while leading. When this ends no step runs any more."""
+        try:
+            await self._run()
+        finally:
+            await call_off(self._running.values())
+
+    async def _run(self) -> None:
         await self._world.store.listed.wait()
         ticked_at = float("-inf")
         while True:
@@ -66,19 +75,38 @@ class Pools:
                 ticked_at = monotonic()
                 self._due |= self._world.store.all("WorkerPool").keys()
             self._wake.clear()
-            if self._leading():
+            if self._leading() != self._led:
+                self._led = not self._led
+                await self._begin_anew()
+            if self._led:
                 for key in self._due - self._running.keys():
                     self._due.discard(key)
                     self._running[key] = asyncio.create_task(self._step(key), name=f"pool {key[1]}")
+                    self._running[key].add_done_callback(partial(self._stepped, key))
             else:
                 self._due.clear()
             self.stepped_at = monotonic()
+
+    async def _begin_anew(self) -> None:
+        """Another one may have led: what it decided, learned and told stands in the cluster, newer than all that is known here."""
+        await call_off(self._running.values())
+        operator_replicas.clear()
+        before, self._keepers = self._keepers, {}
+        for key, keeper in before.items():
+            self._keeper(key).report.verdict = keeper.report.verdict
+
+    def _stepped(self, key: Key, _: asyncio.Task[None]) -> None:
+        del self._running[key]
+        if key in self._due:
+            self._wake.set()
 
     async def _step(self, key: Key) -> None:
         if self._world.store.get("WorkerPool", key) is None:
             self._keepers.pop(key, None)
             self._refused.pop(key, None)
-            del self._running[key]
+            for state in ("desired", "ready"):
+                with contextlib.suppress(KeyError):
+                    operator_replicas.remove(key[1], state)
             return
         began = monotonic()
         try:
@@ -95,9 +123,6 @@ class Pools:
             operator_steps.labels("done").inc()
             self._refused.pop(key, None)
         operator_step_seconds.observe(monotonic() - began)
-        del self._running[key]
-        if key in self._due:
-            self._wake.set()
 
     def _has_workers(self, key: Key) -> bool:
         pool = self._world.store.get("WorkerPool", key)

@@ -228,11 +228,11 @@ class Publishing:
         return self._documents("WorkerPool")
 
     def _documents(self, kind: str) -> dict[str, Document]:
-        """By name. What is being deleted is gone, but for pools: their workers still finish what they do."""
+        """By name. What is being deleted is gone, but for pools: they finish what they have, and get nothing more."""
         return {
             key[1]: _document(kind, body)
             for key, body in self._store.all(kind).items()
-            if key[0] == self._namespace and (kind == "WorkerPool" or not body["metadata"].get("deletionTimestamp"))
+            if key[0] == self._namespace and (kind == "WorkerPool" or not _is_deleted(body))
         }
 
     def _select(self, at: float) -> None:
@@ -262,7 +262,9 @@ class Publishing:
             for name, document in named.items()
             if kind != "WorkerPool" or name not in self._waiting
         ]
-        selection = select(manifests, before, self._known)
+        there = self._store.all("WorkerPool").items()
+        leaving = {key[1] for key, body in there if key[0] == self._namespace and _is_deleted(body)}
+        selection = select(manifests, before, self._known, leaving)
         same = selection.snapshot.version == self._selection.snapshot.version
         snapshot = self._selection.snapshot if same else stamped(selection.snapshot, at)
         self._selection = replace(selection, snapshot=snapshot)
@@ -326,7 +328,11 @@ def _fact(kind: str, body: Object) -> object:
     """What changes when the snapshot may have to."""
     metadata = body["metadata"]
     counted = None if kind == "Secret" else metadata.get("generation")
-    return metadata.get("uid"), counted or metadata["resourceVersion"], "deletionTimestamp" in metadata
+    return metadata.get("uid"), counted or metadata["resourceVersion"], _is_deleted(body)
+
+
+def _is_deleted(body: Object) -> bool:
+    return "deletionTimestamp" in body["metadata"]
 
 
 def _document(kind: str, body: Object) -> Document:

@@ -23,6 +23,10 @@ class OperatorSettings(ServiceSettings, frozen=True, kw_only=True):
     worker_environment: Annotated[
         str, setting("ConfigMap with what all workers need in their environment: Redis, Kafka, caches; empty: none.")
     ] = ""
+    worker_checksum: Annotated[
+        str,
+        setting("Checksum of its content, which workers read at their start: another one replaces them; empty: none."),
+    ] = ""
     worker_secret: Annotated[str, setting("Secret with more of it, for addresses with passwords; empty: none.")] = ""
     samples: Annotated[
         str, setting("Folder of manifests that are applied once, when the custom resources are served; empty: none.")

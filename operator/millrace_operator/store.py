@@ -22,8 +22,9 @@ def key_of(body: Object) -> Key:
 
 
 class Store:
-    """Objects by kind and key. `listed` is set once every watched kind was read as a whole.
+    """Objects by kind and key, from a watch that tells of each change in its order, if late, and from lists of whole kinds.
 
+    `listed` is set once every watched kind was read as a whole.
     `digests`: of the schemas that the cluster serves, by kind, as `Cluster.digests` told last; None: it did not yet.
     """
 
@@ -31,6 +32,7 @@ class Store:
         self._objects: dict[str, dict[Key, Object]] = {kind: {} for kind in kinds}
         self._listeners: list[tuple[frozenset[str], Seen]] = []
         self._unlisted = set(kinds)
+        self._told: dict[str, set[Key]] = {kind: set() for kind in kinds}  # by the watch, since a list was begun
         self.listed = asyncio.Event()
         self.digests: Mapping[str, str] | None = None
 
@@ -43,27 +45,35 @@ class Store:
         return self._objects[kind].get(key)
 
     def put(self, kind: str, body: Object) -> None:
-        """It came or changed; what is not newer than what is known changes nothing."""
+        """The watch told that it came or changed; what is not newer than what is known changes nothing."""
         key = key_of(body)
+        self._told[kind].add(key)
         known = self._objects[kind].get(key)
-        if known is not None and known["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]:
-            return
-        self._objects[kind][key] = body
-        self._tell(kind, key)
+        if known is None or not _is_older(body, known):
+            self._set(kind, key, body)
 
-    def drop(self, kind: str, key: Key) -> None:
-        """It went."""
-        if self._objects[kind].pop(key, None) is not None:
-            self._tell(kind, key)
+    def drop(self, kind: str, body: Object) -> None:
+        """The watch told that it went. `body`: as it was at its end."""
+        key = key_of(body)
+        self._told[kind].add(key)
+        known = self._objects[kind].get(key)
+        if known is not None and not _is_older(body, known):
+            self._set(kind, key, None)
+
+    def begin(self, kind: str) -> None:
+        """A kind is going to be read as a whole, for `replace`."""
+        self._told[kind].clear()
 
     def replace(self, kind: str, bodies: Collection[Object]) -> None:
-        """All that there are of a kind: a watch may have missed that others went."""
-        there = {key_of(body) for body in bodies}
-        for key in tuple(self._objects[kind]):
-            if key not in there:
-                self.drop(kind, key)
-        for body in bodies:
-            self.put(kind, body)
+        """All that there were of a kind: a watch may have missed that others went.
+
+        The list is believed whatever its versions are, but not about objects of which the watch told since `begin`: what it
+        told may be newer, and if it is not, the rest is on its way.
+        """
+        gone: dict[Key, None] = dict.fromkeys(self._objects[kind])
+        for key, body in (gone | {key_of(body): body for body in bodies}).items():
+            if key not in self._told[kind]:
+                self._set(kind, key, body)
         self._unlisted.discard(kind)
         if not self._unlisted:
             self.listed.set()
@@ -72,7 +82,26 @@ class Store:
         """Call `seen(kind, key)` whenever an object of these kinds came, changed or went."""
         self._listeners.append((frozenset(kinds), seen))
 
-    def _tell(self, kind: str, key: Key) -> None:
+    def _set(self, kind: str, key: Key, body: Object | None) -> None:
+        objects = self._objects[kind]
+        known = objects.get(key)
+        if body is None:
+            objects.pop(key, None)
+        else:
+            objects[key] = body
+        if (known and _version(known)) == (body and _version(body)):
+            return
         for kinds, seen in self._listeners:
             if kind in kinds:
                 seen(kind, key)
+
+
+def _version(body: Object) -> str:
+    version: str = body["metadata"]["resourceVersion"]
+    return version
+
+
+def _is_older(one: Object, other: Object) -> bool:
+    """By versions of the same kind, which are numbers (documented since Kubernetes 1.35); of others nothing is known."""
+    versions = _version(one), _version(other)
+    return all(version.isdecimal() for version in versions) and int(versions[0]) < int(versions[1])

@@ -209,6 +209,22 @@ dispatcher_wait_seconds = Histogram(
     buckets=LATENCY_BUCKETS,
 )
 
+# -- operator -----------------------------------------------------------------------------------------------------------
+operator_leads = Gauge(
+    "millrace_operator_leads", "1 while this process leads, 0 while it stands by.", registry=REGISTRY
+)
+operator_replicas = Gauge(
+    "millrace_operator_replicas",
+    "Workers of a pool, by state: desired, ready. Only the leader tells.",
+    ["pool", "state"],
+    registry=REGISTRY,
+)
+operator_decisions = Counter(
+    "millrace_operator_decisions_total",
+    "Other numbers of workers ordered, by direction, up or down, and by the bound that held them: none, maxReplicas, ...",
+    ["pool", "direction", "bound"],
+    registry=REGISTRY,
+)
 operator_steps = Counter(
     "millrace_operator_steps_total", "Looks at a pool, by how they ended: done, refused, failed.", ["outcome"],
     registry=REGISTRY,

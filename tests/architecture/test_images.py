@@ -3,13 +3,18 @@
 import importlib
 import importlib.util
 import json
+import os
 import re
 import subprocess
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
+from millrace_operator.core.desired import Installation, objects
+from millrace_operator.core.manifests import Manifest, read
 from services.chassis.settings import ServiceSettings
 from services.cli.stack.core.blueprint import parse
 from services.cli.stack.software import LOCAL, ROOT
@@ -132,6 +137,91 @@ def test_kafka_in_an_image_fills_in_every_place_of_the_settings():
     assert set(re.findall(r"s\|@([A-Z_]+)@\|", (IMAGES / "kafka" / "run").read_text())) == places
     copied = next(step for step in steps((IMAGES / "kafka.Dockerfile").read_text()) if "broker.properties" in step)
     assert {"deploy/local/kafka/broker.properties", "deploy/local/kafka/jvm.options"} <= set(copied.split())
+
+
+def engine_environment(**triton) -> dict[str, str]:
+    """What the operator tells the engine of a pool."""
+    head = {"apiVersion": "millrace.dev/v1alpha1", "kind": "WorkerPool", "metadata": {"name": "p"}}
+    pool = read(Manifest("test", 1, {**head, "spec": {"model": {"name": "m"}, "engine": {"triton": triton}}}))
+    owner = {**head, "metadata": {"name": "p", "namespace": "here", "uid": "1"}}
+    made = {each["kind"]: each for each in objects(pool, owner, Installation(worker_image="w", engine_image="e"))}
+    (engine,) = made["Deployment"]["spec"]["template"]["spec"]["initContainers"]
+    return {each["name"]: each["value"] for each in engine["env"]}
+
+
+def engine_started(
+    image: str, folder: Path, environment: dict[str, str], *arguments: str
+) -> tuple[set[str], list[str]]:
+    """Options of the server and arguments of its watchdog, when the image's entry point is run and these two are played.
+
+    The files lie in the folder as in the image's /opt/millrace. The server waits for its watchdog, which would die with it.
+    """
+    server = folder / "triton/venv/lib/python3.11/site-packages/pytriton/tritonserver/bin/tritonserver"
+    watchdog = folder / ("deploy/triton/watchdog.sh" if image == "triton" else "watchdog.sh")
+    plays = '#!/bin/sh\nprintf "%s\\n" "$@" >{0}.new\nmv {0}.new {0}\n'
+    waits = f"until [ -e {folder}/of-watchdog ]; do sleep 0.05; done\n"
+    for file, text in {
+        folder / "run": (IMAGES / image / "run").read_text(),
+        folder / "deploy/triton/serve.sh": (ROOT / "deploy" / "triton" / "serve.sh").read_text(),
+        folder / "deploy/local/versions.toml": (LOCAL / "versions.toml").read_text(),
+        folder / "triton/installed.lock": "",
+        server: plays.format(folder / "of-server") + waits,
+        watchdog: plays.format(folder / "of-watchdog"),
+    }.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+    told = environment | {
+        "PATH": f"{server.parent}:{os.environ['PATH']}",
+        "MILLRACE_TRITON_HOME": str(folder / "triton"),
+    }
+    subprocess.run([folder / "run", *arguments], env=told, check=True, timeout=30)
+    of_server, of_watchdog = folder / "of-server", folder / "of-watchdog"
+    said = set(of_server.read_text().splitlines()), of_watchdog.read_text().splitlines()
+    of_watchdog.unlink()
+    return said
+
+
+@pytest.mark.parametrize("image", ["triton", "triton-gpu"])
+def test_an_engine_serves_what_its_pool_says_where_its_pool_says(image, tmp_path):
+    """The ports and the repository of spec.engine.triton reach the server and its watchdog."""
+    triton = {"httpPort": 9000, "grpcPort": 9001, "metricsPort": 9002, "modelRepository": {"path": "/tmp"}}
+    options, watchdog = engine_started(image, tmp_path, engine_environment(**triton))
+    assert {"--http-port=9000", "--grpc-port=9001", "--metrics-port=9002", "--model-repository=/tmp"} <= options
+    assert watchdog == ["0.0.0.0", "9000", "/tmp"]
+
+
+@pytest.mark.parametrize("image", ["triton", "triton-gpu"])
+def test_an_engine_that_is_told_nothing_is_that_of_a_pool_that_says_nothing(image, tmp_path):
+    """The defaults of the entry point are those of the custom resource; an argument names another repository."""
+    options, watchdog = engine_started(image, tmp_path, {})
+    assert {"--http-port=8000", "--grpc-port=8001", "--metrics-port=8002", "--model-repository=/models"} <= options
+    assert watchdog == ["0.0.0.0", "8000", "/models"]
+    assert engine_started(image, tmp_path, engine_environment()) == (options, watchdog)
+    assert "--model-repository=/tmp" in engine_started(image, tmp_path, engine_environment(), "/tmp")[0]
+
+
+@pytest.mark.parametrize("image", ["triton", "triton-gpu"])
+def test_the_entry_point_of_an_engine_is_its_script(image):
+    """It is in the image, and no argument of the image's own goes before what the pool says."""
+    text = (IMAGES / f"{image}.Dockerfile").read_text()
+    assert any(f" deploy/images/{image}/run " in step for step in steps(text) if step.startswith("COPY "))
+    entry = [step for step in final(text) if step.startswith(("ENTRYPOINT ", "CMD "))]
+    (command,) = [json.loads(step.removeprefix("ENTRYPOINT ")) for step in entry]
+    assert command[-1] == "/opt/millrace/run"
+
+
+def test_samples_on_a_gpu_give_the_engine_the_shared_memory_that_its_image_needs():
+    """Those of deploy/samples and of the chart's README, against what the Dockerfile says of /dev/shm."""
+    (needed,) = re.findall(r"/dev/shm of at least (\d+) GiB", (IMAGES / "triton-gpu.Dockerfile").read_text())
+    readme = (ROOT / "charts" / "millrace" / "README.md").read_text()
+    texts = [path.read_text() for path in sorted((ROOT / "deploy" / "samples").glob("*.yaml"))]
+    texts += re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    documents = [document for text in texts for document in yaml.safe_load_all(text)]
+    pools = [each for each in documents if each["kind"] == "WorkerPool" and "accelerator" in each["spec"]]
+    given = [pool["spec"]["engine"]["triton"].get("sharedMemory", "the default") for pool in pools]
+    assert len(given) == 3
+    assert all(memory.endswith("Gi") and int(memory.removesuffix("Gi")) >= int(needed) for memory in given), given
 
 
 @pytest.mark.parametrize("image", [*SERVICES, "operator"])

@@ -159,7 +159,11 @@ class Room:
             self.store.put(body["kind"], {"status": before.get("status", {}), **body})
 
     def drop(self, kind, name):
-        self.store.drop(kind, (SPACE, name))
+        self.store.drop(kind, thing(kind, name))
+
+    @property
+    def models(self):
+        return [route.model for route in self.redis.snapshot.routes]
 
     @property
     def names(self):
@@ -279,12 +283,12 @@ async def test_a_standby_writes_nothing_and_goes_on_from_the_same_state(quick):
 
 
 async def test_a_pool_that_is_being_deleted_stays_until_it_is_gone():
-    """Its workers finish what they do; a tenant is out as soon as somebody deletes it."""
+    """It works off what waits, and no route leads there any more; a tenant is out as soon as somebody deletes it."""
     first, other = pool(), tenant()
-    async with Room(first, other) as room:
-        await eventually(lambda: room.names)
+    async with Room(first, route(), other) as room:
+        await eventually(lambda: room.names and room.models == ["tiny"])
         room.put(deleting(first), deleting(other))
-        await eventually(lambda: not room.names)
+        await eventually(lambda: not room.names and not room.models)
         assert room.pools == ["tiny"]
         room.drop("WorkerPool", "tiny")
         await eventually(lambda: not room.pools)

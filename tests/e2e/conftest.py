@@ -45,7 +45,8 @@ def installed(kubeconfig: Path) -> Iterator[Installation]:
     if "KUBECONFIG" not in os.environ:
         subprocess.run([ROOT / "deploy" / "images" / "build", "--load"], check=True)
     it = Installation(kubeconfig)
-    it.first_token_s = it.install()
+    with it.evidence(EVIDENCE / "install"):  # no test has it yet, so none would dump it
+        it.first_token_s = it.install()
     print(f"\nfrom helm install to the first token: {it.first_token_s:.0f} s")
     yield it
     if "MILLRACE_E2E_KEEP" not in os.environ:

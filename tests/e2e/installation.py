@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import subprocess
 import threading
 import time
@@ -120,11 +121,18 @@ class Installation:
         with SyncClient(f"http://{self.gateway}", key or self.key) as client:
             return str(client.generate(prompt, model=model, **options).text)
 
+    def operators(self) -> set[str]:
+        """Names of the operator's pods that are not being deleted."""
+        there = self.get("pods", "-l", "app.kubernetes.io/component=operator")["items"]
+        return {pod["metadata"]["name"] for pod in there if "deletionTimestamp" not in pod["metadata"]}
+
+    def leader(self) -> str:
+        """Name of the pod that holds the operators' lease; it may be gone."""
+        return self.field(f"lease/{LEASE}", ".spec.holderIdentity")
+
     def operator_leads(self) -> bool:
         """Is the leader one of the operators that are there?"""
-        holder = self.field(f"lease/{LEASE}", ".spec.holderIdentity")
-        there = self.get("pods", "-l", "app.kubernetes.io/component=operator")["items"]
-        return holder in {pod["metadata"]["name"] for pod in there if "deletionTimestamp" not in pod["metadata"]}
+        return self.leader() in self.operators()
 
     def api_server(self) -> int | None:
         """Process id of the API server, where `deploy/cluster` runs it."""
@@ -165,6 +173,16 @@ class Installation:
                 raise why
             time.sleep(0.1)
 
+    @contextlib.contextmanager
+    def evidence(self, folder: Path) -> Iterator[None]:
+        """What the cluster looked like when the block failed."""
+        try:
+            yield
+        except Exception:
+            self.dump(folder)
+            print(f"\nevidence: {folder}")
+            raise
+
     def dump(self, folder: Path) -> None:
         """Nodes, pods, events, custom resources and logs."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +194,7 @@ class Installation:
             "millrace": ("get", "millrace", "-o", "yaml"),
         }.items():
             (folder / f"{name}.txt").write_text(self.kubectl(*arguments, fails=None))
-        for pod in self.kubectl("get", "pods", "-o", "name", fails=None).split():
+        said = self.kubectl("get", "pods", "-o", "name", fails=None)
+        for pod in re.findall(r"^pod/\S+$", said, re.MULTILINE):  # and nothing else: the API server may be away
             logs = self.kubectl("logs", pod, "--all-containers", "--tail=500", fails=None)
             (folder / f"{pod.removeprefix('pod/')}.log").write_text(logs)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from services.client import MillraceError, SyncClient
-from tests.e2e.installation import CHART, NAMESPACE, Installation, scenario
+from tests.e2e.installation import NAMESPACE, Installation, scenario
 
 
 @scenario("install")
@@ -49,35 +49,6 @@ def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings
     assert installed.ask("again", model="simulator", max_tokens=8, deadline_s=120)
     events = installed.kubectl("get", "events", "--field-selector", "regarding.name=simulator", fails=None)
     assert "FromZero" in events + installed.kubectl("get", "events")
-
-
-@scenario("operator-killed")
-def test_the_operator_killed_under_load_is_not_noticed(installed: Installation) -> None:
-    """Replicas hold, answers go on, and a new one takes over."""
-    before = installed.field("deployment/pool-tiny", ".spec.replicas")
-    for _ in range(3):
-        installed.kubectl("delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force")
-        assert installed.ask("still there?", max_tokens=8)
-        assert installed.field("deployment/pool-tiny", ".spec.replicas") == before
-    installed.kubectl("rollout", "status", "deployment/millrace-operator", "--timeout=60s")
-    installed.kubectl("wait", "--for=condition=Ready", "wp/tiny", "--timeout=60s")
-
-
-@scenario("gateway-rollout")
-def test_a_gateway_rollout_loses_no_byte(installed: Installation) -> None:
-    """Clients reconnect and go on at their offset."""
-    texts: list[str] = []
-
-    def ask() -> None:
-        texts.append(installed.ask("long", model="simulator", max_tokens=600, deadline_s=240))
-
-    reader = threading.Thread(target=ask)
-    reader.start()
-    time.sleep(3)
-    installed.kubectl("rollout", "restart", "deployment/millrace-gateway")
-    installed.kubectl("rollout", "status", "deployment/millrace-gateway", "--timeout=180s", timeout_s=200)
-    reader.join(timeout=240)
-    assert texts == [installed.ask("long", model="simulator", max_tokens=600, deadline_s=240)]
 
 
 @scenario("worker-deleted")
@@ -156,26 +127,6 @@ def test_a_tenant_works_two_seconds_after_it_was_made_and_is_out_as_soon(install
 
     assert installed.until(refused, 10) <= 2.0
     installed.kubectl("delete", "secret,limitpolicy", name)
-
-
-@scenario("upgrade")
-def test_helm_upgrade_keeps_resources_and_running_answers(installed: Installation) -> None:
-    """Custom resources, key and streams outlive it."""
-    key, pools = installed.key, installed.kubectl("get", "wp", "-o", "name")
-    texts: list[str] = []
-    reader = threading.Thread(
-        target=lambda: texts.append(installed.ask("long", model="simulator", max_tokens=600, deadline_s=240))
-    )
-    reader.start()
-    time.sleep(2)
-    chart = installed.get("deployment/millrace-gateway")["spec"]["replicas"]
-    installed.helm(
-        "upgrade", "millrace", str(CHART), "--reuse-values", "--set", "gateway.podAnnotations.upgraded=yes", "--wait"
-    )
-    reader.join(timeout=240)
-    assert texts == [installed.ask("long", model="simulator", max_tokens=600, deadline_s=240)]
-    assert (installed.key, installed.kubectl("get", "wp", "-o", "name")) == (key, pools)
-    assert installed.get("deployment/millrace-gateway")["spec"]["replicas"] == chart
 
 
 @scenario("rbac")

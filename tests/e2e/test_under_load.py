@@ -4,17 +4,20 @@ import asyncio
 import contextlib
 import os
 import random
+import secrets
 import statistics
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.e2e.crowd import Crowd, crowd
-from tests.e2e.installation import Installation, scenario
+from tests.e2e.installation import CHART, Installation, scenario
 
 STREAMS = 200
+FEW = 8
+LONG = {"tokens": 300, "rate": 4}  # longer than the fault
 SLEEPERS = 10
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
 KILLS = int(os.environ.get("KILLS", "6"))
@@ -144,6 +147,91 @@ def test_the_first_task_of_a_pool_at_zero_orders_a_worker_within_half_a_second(i
             client.cancel(task.task)
     print(f"\nfirst task to order: median {statistics.median(waits):.3f} s; {[round(wait, 3) for wait in waits]}")
     assert max(waits) <= 0.5
+
+
+@contextlib.contextmanager
+def standby(installed: Installation) -> Iterator[None]:
+    """Two operators, one of which leads."""
+    deployment = "deployment/millrace-operator"
+    installed.kubectl("scale", deployment, "--replicas=2")
+    try:
+        installed.kubectl("rollout", "status", deployment, "--timeout=120s", timeout_s=130)
+        yield
+    finally:
+        installed.kubectl("scale", deployment, "--replicas=1")
+        installed.until(lambda: len(installed.operators()) == 1 and installed.operator_leads(), 90)
+
+
+@scenario("operator-killed")
+async def test_a_standby_follows_an_operator_that_is_killed_under_load(installed: Installation) -> None:
+    """Answers and their workers are as if nothing had happened; the other one leads, and wakes a pool that is at zero."""
+    slots, scaling = 4, {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 5, "hold": {"mode": "Fixed", "seconds": 5}}
+    with (
+        standby(installed),
+        pools(installed, "steady", "asleep", slots=slots, **scaling),
+        orders(installed) as seen,
+        installed.client() as client,
+    ):
+        async with crowd(installed, "steady", FEW, model="steady", **LONG) as readers:
+            leader, earlier = await asyncio.to_thread(installed.leader), len(seen["steady"])
+            (other,) = await asyncio.to_thread(installed.operators) - {leader}
+            killed = ("delete", "pod", leader, "--grace-period=0", "--force")
+            await asyncio.to_thread(installed.kubectl, *killed)
+            seconds = await asyncio.to_thread(installed.until, lambda: installed.leader() == other, 60)
+            woken = await asyncio.to_thread(client.generate, "wake up", model="asleep", max_tokens=4, deadline_s=120)
+            last = int(await asyncio.to_thread(installed.field, "wp/steady", ".spec.replicas"))
+            running = [stream for stream in readers.streams if stream.done is None]
+        numbers = [*(replicas for _, replicas in seen["steady"][earlier:]), last]
+        print(f"\nthe standby led after {seconds:.1f} s; {len(running)} of {FEW} answers ran; replicas {numbers}")
+    assert woken.text
+    assert len(running) == FEW
+    assert min(numbers) >= FEW / slots  # workers that these answers fill: more than the pool's minimum
+    assert readers.wrong == []
+    assert readers.killed == 0
+
+
+async def across_new_gateways(installed: Installation, name: str, change: Callable[[], object]) -> None:
+    """Answers that speak before the change, and still when every gateway of before is gone: each was read on elsewhere."""
+
+    def gateways() -> set[str]:
+        pods = installed.get("pods", "-l", "app.kubernetes.io/component=gateway")["items"]
+        return {pod["metadata"]["name"] for pod in pods}  # those that are on their way out as well
+
+    async with crowd(installed, name, FEW, model="simulator", **LONG) as readers:
+        before = await asyncio.to_thread(gateways)
+        await asyncio.to_thread(change)
+        seconds = await asyncio.to_thread(installed.until, lambda: not gateways() & before, 180)
+        running = [stream for stream in readers.streams if stream.done is None]
+    print(f"\n{name}: {len(before)} gateways gone {seconds:.1f} s after it; {len(running)} of {FEW} answers went on")
+    assert len(running) == FEW
+    assert readers.wrong == []
+    assert [stream.restarts for stream in readers.streams] == [0] * FEW
+
+
+@scenario("gateway-rollout")
+async def test_a_gateway_rollout_loses_no_byte(installed: Installation) -> None:
+    """Clients reconnect and go on at their offset."""
+
+    def roll() -> None:
+        installed.kubectl("rollout", "restart", "deployment/millrace-gateway")
+        installed.kubectl("rollout", "status", "deployment/millrace-gateway", "--timeout=180s", timeout_s=200)
+
+    await across_new_gateways(installed, "gateway rollout", roll)
+
+
+@scenario("upgrade")
+async def test_helm_upgrade_keeps_resources_and_running_answers(installed: Installation) -> None:
+    """Custom resources, key and streams outlive it, and the gateways that they began on do not."""
+    key, pools_before = installed.key, installed.kubectl("get", "wp", "-o", "name")
+    replicas = installed.get("deployment/millrace-gateway")["spec"]["replicas"]
+
+    def upgrade() -> None:
+        changed = ("--reuse-values", "--set-string", f"gateway.podAnnotations.upgraded={secrets.token_hex(4)}")
+        installed.helm("upgrade", "millrace", str(CHART), *changed, "--wait")
+
+    await across_new_gateways(installed, "helm upgrade", upgrade)
+    assert (installed.key, installed.kubectl("get", "wp", "-o", "name")) == (key, pools_before)
+    assert installed.get("deployment/millrace-gateway")["spec"]["replicas"] == replicas
 
 
 @scenario("operator-kills")

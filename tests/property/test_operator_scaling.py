@@ -61,7 +61,7 @@ def a_sight(rng, fewest=0, most=40, ages=(0.0, FROZEN_S)):
 
 
 def a_memory(rng):
-    """As ticks leave it: wishes that become fewer towards now, instants in the past."""
+    """As ticks leave it: wishes that become fewer towards now, instants in the past; the last tick was just now, or long ago."""
     wishes = []
     for at in sorted(instants(rng, 4)):
         pods = rng.randint(0, rng.choice([3, 40]))
@@ -69,7 +69,14 @@ def a_memory(rng):
     if not wishes:
         return Memory()
     above, below, active = (rng.choice(instants(rng, 3) or [None]) for _ in range(3))
-    return Memory(tuple(wishes), above, below, active or NOW, tuple((at, rng.randint(1, 3)) for at in instants(rng, 3)))
+    ups = tuple((at, rng.randint(1, 3)) for at in instants(rng, 3))
+    ticked_at = NOW - rng.choice([1.0, 1.0, rng.uniform(0, 2 * FROZEN_S), rng.uniform(0, 2000)])
+    return Memory(tuple(wishes), above, below, active or NOW, ups, ticked_at)
+
+
+def unseen(memory):
+    """Has nobody looked for so long that a signal of then would be stale?"""
+    return memory.ticked_at is not None and NOW - memory.ticked_at > FROZEN_S
 
 
 EVER = (0.0, FROZEN_S, BLIND_S, 300.0, math.inf)
@@ -149,7 +156,14 @@ def test_a_pool_goes_to_zero_only_seeing_that_it_was_idle(policy, seen, learned,
     seeing = seen.signal_age_s <= FROZEN_S
     busy = seen.waiting or seen.work_s or seen.running or arrival_rate(seen.arrivals_fast, seen.arrivals_slow)
     held = any(pods > 0 and at >= NOW - learned.hold_s for at, pods in memory.wishes or ((NOW, seen.replicas),))
-    assert (to == 0) == (seeing and not busy and idle and not held)
+    assert (to == 0) == (seeing and not busy and idle and not held and not unseen(memory))
+
+
+@THOUSAND
+@given(drawn(a_policy), drawn(a_sight, ages=EVER), LEARNED, PAST.filter(unseen))
+def test_nothing_is_lowered_after_a_time_in_which_nobody_looked(policy, seen, learned, memory):
+    """Whatever the first tick sees, unless people's bounds say so."""
+    assert scale(policy, seen, learned, memory, NOW).to >= min(seen.replicas, policy.maximum)
 
 
 @THOUSAND
@@ -201,7 +215,12 @@ def test_each_decision_is_one_sentence_that_names_from_and_to(policy, seen, lear
 
 def a_trace(rng):
     return [
-        (rng.randint(0, 400), rng.choice([0, rng.randint(0, 60)]), rng.choice([1.0] * 6 + [30.0, 100.0]))
+        (
+            rng.randint(0, 400),
+            rng.choice([0, rng.randint(0, 60)]),
+            rng.choice([1.0] * 6 + [30.0, 100.0]),
+            rng.choice([5.0] * 6 + [16.0, 100.0, 2000.0]),
+        )
         for _ in range(8)
     ]
 
@@ -209,17 +228,18 @@ def a_trace(rng):
 @THOUSAND
 @given(drawn(a_policy, least=3), LEARNED, drawn(a_trace))
 def test_a_replay_turns_from_up_to_down_at_most_once_in_a_hold(policy, learned, trace):
-    """Whatever the load does, blind times among it: between an order, or sight, and the next decrease lies the hold."""
+    """Whatever the load does, times blind or without a tick among it: between an order, or sight, and the next decrease
+    lies the hold."""
     memory, replicas, raised, now = Memory(), policy.minimum, -math.inf, NOW
     ups = []
-    for tick, (work, rate, age) in enumerate(itertools.chain.from_iterable(itertools.repeat(m, 4) for m in trace)):
-        now += 5.0
+    for tick, (work, rate, age, gap) in enumerate(itertools.chain.from_iterable(itertools.repeat(m, 4) for m in trace)):
+        now += gap if tick % 4 == 0 else 5.0
         seen = Observation(
             replicas=replicas, ready=replicas, signal_age_s=age, waiting=work, work_s=float(work * (tick % 3)),
             arrivals_fast=float(rate), arrivals_slow=float(rate), lag=work,
         )  # fmt: skip
         outcome = scale(policy, seen, learned, memory, now)
-        if age > FROZEN_S:
+        if age > FROZEN_S or (tick and tick % 4 == 0 and gap > FROZEN_S):
             raised = now
         if outcome.to < replicas:
             assert now - raised > learned.hold_s

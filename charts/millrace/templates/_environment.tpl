@@ -36,6 +36,12 @@ GRPC_EXPERIMENTS: "-event_engine_client,-event_engine_listener,-event_engine_for
 MILLRACE_COMMON__DRAIN_S: {{ .Values.drainSeconds | quote }}
 {{- end }}
 
+{{/* Entries of the workers' ConfigMap; the operator adds what belongs to a pool. */}}
+{{- define "millrace.workerEnvironment" -}}
+{{ include "millrace.commonEnvironment" . | trim }}
+MILLRACE_WORKER__CACHE_ADDRESSES: {{ include "millrace.address" (dict "root" . "name" "cache" "port" "calls") }}
+{{- end }}
+
 {{/* The two addresses, where they stand in a Secret. */}}
 {{- define "millrace.secretEnvironment" -}}
 {{- with .Values.redis.existingSecret }}
@@ -86,6 +92,7 @@ MILLRACE_COMMON__DRAIN_S: {{ .Values.drainSeconds | quote }}
 - {name: MILLRACE_OPERATOR__ENGINE_IMAGE, value: {{ .Values.images.engine | default (include "millrace.image" (dict "root" . "name" "triton")) | quote }}}
 - {name: MILLRACE_OPERATOR__WORKER_SERVICE_ACCOUNT, value: {{ include "millrace.name" (dict "root" . "name" "worker") }}}
 - {name: MILLRACE_OPERATOR__WORKER_ENVIRONMENT, value: {{ include "millrace.name" (dict "root" . "name" "worker-environment") }}}
+- {name: MILLRACE_OPERATOR__WORKER_CHECKSUM, value: {{ include "millrace.workerEnvironment" . | sha256sum }}}
 {{- with .Values.redis.existingSecret | default .Values.kafka.existingSecret }}
 - {name: MILLRACE_OPERATOR__WORKER_SECRET, value: {{ . }}}
 {{- end }}

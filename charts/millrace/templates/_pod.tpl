@@ -120,6 +120,7 @@ spec:
             - {name: tmp, mountPath: /tmp}
             {{- with include (printf "millrace.mounts.%s" .name) .root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- with $values.extraVolumeMounts }}{{ toYaml . | nindent 12 }}{{ end }}
+        {{- with $values.extraContainers }}{{ toYaml . | nindent 8 }}{{ end }}
       volumes:
         - {name: tmp, emptyDir: {sizeLimit: 256Mi}}
         {{- with include (printf "millrace.volumes.%s" .name) .root | trim }}{{ . | nindent 8 }}{{ end }}

@@ -16,7 +16,7 @@ import kopf
 
 from millrace_operator.adapters.kube_cluster import WATCHED, Kind
 from millrace_operator.ports import ApiError, Cluster
-from millrace_operator.store import OURS, Store, key_of
+from millrace_operator.store import OURS, Store
 
 Tell: TypeAlias = Callable[..., None]  # calls a function in the operator's own loop
 
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 RELIST_S: Final = 60.0
 WAIT_S: Final = 0.5  # between two looks for custom resources that are not served yet
 EXIT_S: Final = 5.0
-GOODBYE_S: Final = 0.5  # aiohttp closes a watch's TLS connection without waiting for its end; the loop must outlive it
 
 
 async def watch(store: Store, cluster: Cluster, namespace: str) -> None:
@@ -74,6 +73,7 @@ async def _relist(store: Store, cluster: Cluster) -> None:
     while True:
         delay = RELIST_S
         for kind in WATCHED:
+            store.begin(kind)
             try:
                 store.replace(kind, await cluster.list(kind))
             except ApiError as reason:
@@ -102,7 +102,6 @@ async def _kopf(store: Store, namespace: str, stop: threading.Event, tell: Tell)
     await kopf.operator(
         registry=registry, settings=settings, standalone=True, namespaces=[namespace], stop_flag=stop, memo=None
     )
-    await asyncio.sleep(GOODBYE_S)
 
 
 def _login(**asked: Any) -> Any:
@@ -118,7 +117,7 @@ def _told(store: Store, kind: str, tell: Tell) -> Callable[..., Any]:
     async def told(event: Any, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            tell(store.drop, kind, key_of(body))
+            tell(store.drop, kind, body)
         else:
             tell(store.put, kind, body)
 

@@ -28,22 +28,34 @@ class Saying:
 
 
 def ready(
-    policy: Policy, pods: Sequence[PodFacts], shown: Shown, *, desired: int, ready_s: float, deleting: bool, now: float
+    policy: Policy,
+    pods: Sequence[PodFacts],
+    shown: Shown,
+    *,
+    desired: int,
+    ready_s: float,
+    leaves: str,
+    made: bool,
+    now: float,
 ) -> Saying:
-    """Do workers take tasks, or would the first task start one? If neither: the one sentence why."""
+    """Do workers take tasks, or would the first task start one? If neither: the one sentence why.
+
+    `leaves`: how far a pool is that is being deleted, "" of another one; `made`: has it a Deployment?
+    """
 
     def saying(holds: bool, reason: Reason, message: str) -> Saying:
         return Saying(ConditionType.READY, holds, reason, message)
 
     trouble, take = shown.shown, usable(pods, shown, now)
-    if deleting:
-        return saying(False, Reason.DELETING, "the pool is being deleted; its workers finish their last tasks")
+    besides = f"; {trouble.sentence}" if trouble else ""
+    if leaves:
+        return saying(False, Reason.DELETING, leaves)
     if take:
-        others = f"; {trouble.sentence}" if trouble else ""
-        return saying(True, Reason.SERVING, f"{take} of {desired} workers take tasks{others}")
-    if desired == 0:
+        return saying(True, Reason.SERVING, f"{take} of {desired} workers take tasks{besides}")
+    if desired == 0 and (made or not trouble):
         if policy.mode is Mode.AUTO and policy.maximum > 0:
-            return saying(True, Reason.AT_ZERO, "no worker, because no work waits; the first task starts one")
+            message = f"no worker, because no work waits; the first task starts one{besides}"
+            return saying(True, Reason.AT_ZERO, message)
         return saying(False, Reason.NO_WORKERS, f"the mode is {policy.mode} and replicas is 0")
     if trouble:
         return saying(False, trouble.reason, trouble.sentence)

@@ -13,6 +13,7 @@ from millrace_operator.core.schema import WorkerPool
 from millrace_operator.core.worker_pool import Resources, Simulator, Template, Triton
 
 ADMIN_PORT: Final = 9106
+CHECKSUM: Final = "checksum/config"  # of what the workers read at their start and only name: another one replaces them
 POOL_LABEL: Final = "millrace.dev/pool"
 UID: Final = 10001  # of the images
 CACHE: Final = "/cache"  # where libraries of GPU engines keep what they compile
@@ -32,6 +33,7 @@ class Installation:
     pull_policy: str = "IfNotPresent"
     service_account: str = "default"
     environment: str = ""  # a ConfigMap with what all workers need: Redis, Kafka, caches
+    checksum: str = ""  # of the ConfigMap's content
     secret: str = ""  # a Secret with more of it
     pull_secrets: tuple[str, ...] = ()
 
@@ -111,6 +113,7 @@ def _deployment(pool: WorkerPool, owner: Mapping[str, Any], installed: Installat
                         **template.annotations,
                         "prometheus.io/scrape": "true",
                         "prometheus.io/port": str(ADMIN_PORT),
+                        **({CHECKSUM: installed.checksum} if installed.checksum else {}),
                     },
                 },
                 "spec": _pod(pool, installed),

@@ -46,6 +46,8 @@ class Reason(StrEnum):
     NOT_PUBLISHED = "NotPublished"  # not in it: not accepted, or the store of snapshots is away
     # Ready: why pods of a pool do not become so
     QUOTA_EXCEEDED = "QuotaExceeded"
+    OBJECT_REFUSED = "ObjectRefused"  # by the API server: the pool's Deployment, Service, budget or scale
+    FIELDS_TAKEN = "FieldsTaken"  # somebody else set fields of the pool's objects; nobody overwrites that
     PODS_REFUSED = "PodsRefused"  # by admission, for another reason than a quota
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"

@@ -1,7 +1,8 @@
 """How many workers a pool should have: the control law on seconds of work. A pure function of what is seen and remembered.
 
 Up at once to what the work needs (`need`), small steps once they lasted; down only to the highest wish of a hold; to zero
-only after an idle time that was seen. Without a fresh signal nothing goes down, and people's bounds hold in all cases.
+only after an idle time that was seen. Without a fresh signal, or after a time without a tick, nothing goes down, and people's
+bounds hold in all cases.
 """
 
 from dataclasses import replace
@@ -20,7 +21,7 @@ from millrace_operator.core.vocabulary import (
     ScalingReason,
 )
 
-FROZEN_S: Final = 15.0  # a signal older than this moves nothing
+FROZEN_S: Final = 15.0  # a signal older than this moves nothing, and ticks further apart left a time unseen
 BLIND_S: Final = 60.0  # one older than this: Kafka's lag counts, as a lower bound
 SMALL: Final = 0.1  # a step of one pod or up to this share of the pool is small: it has to last
 CONFIRM_UP_S, CONFIRM_DOWN_S = 45.0, 120.0
@@ -39,6 +40,9 @@ def scale(policy: Policy, seen: Observation, learned: Learned, memory: Memory, n
     >>> outcome.to, outcome.need.pods, outcome.reason.value, outcome.bound.value
     (16, 16, 'LoadGrew', '')
     """
+    if memory.ticked_at is not None and now - memory.ticked_at > FROZEN_S:
+        memory = _blind(memory, seen, now)
+    memory = replace(memory, ticked_at=now)
     if policy.mode is not Mode.AUTO:
         return Outcome(seen.replicas, ScalingReason.MODE, Bound.MODE, Need(seen.replicas), _blind(memory, seen, now))
     if seen.signal_age_s > FROZEN_S:
@@ -61,7 +65,7 @@ def _remember(memory: Memory, wish: int, seen: Observation, now: float) -> Memor
 
 
 def _blind(memory: Memory, seen: Observation, now: float) -> Memory:
-    """Nobody looks, so what is there counts as wished and as active: holds and idle times begin when sight is back."""
+    """Nobody looks, or looked, so what is there counts as wished and as active: holds and idle times begin when sight is back."""
     memory = _remember(memory, seen.replicas, seen, now)
     return replace(memory, above_since=None, below_since=None, active_at=now)
 

@@ -8,7 +8,7 @@ API keys stand in Secrets. One that goes does not take the tenant with it at onc
 `KEEP_S`, so that a slip of the hand is no outage. What a person takes out of a Tenant, or a Tenant deleted, ends at once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
@@ -165,28 +165,35 @@ def select(
     manifests: Sequence[Manifest],
     last_good: Mapping[Identity, Manifest],
     known: Mapping[Place, Known] | None = None,
+    leaving: Collection[str] = (),
 ) -> Selection:
     """The best set that compiles, with a verdict for each resource but Secrets.
 
     Every document has a kind and a name, and no two have the same. When two claim the same model or API key, what is in
-    force unchanged keeps it, then the older object. The same input gives the same result, in any order.
+    force unchanged keeps it, then the older object. The same input gives the same result, in any order. `leaving`: pools that
+    are being deleted; they are in it, but no route leads there.
 
     >>> select([], {}).snapshot.tenants
     []
     """
-    return _Choice(manifests, last_good, known or {}).made()
+    return _Choice(manifests, last_good, known or {}, leaving).made()
 
 
 class _Choice:
     """The version of each resource, from the best one downwards until all fit together."""
 
     def __init__(
-        self, manifests: Sequence[Manifest], last_good: Mapping[Identity, Manifest], known: Mapping[Place, Known]
+        self,
+        manifests: Sequence[Manifest],
+        last_good: Mapping[Identity, Manifest],
+        known: Mapping[Place, Known],
+        leaving: Collection[str],
     ) -> None:
         secrets = [one for one in manifests if one.document.get("kind") == "Secret"]
         readable = [one for one in secrets if not isinstance(read(one), Flaw)]
         self._secrets: dict[str, Document] = {one.document["metadata"]["name"]: one.document for one in readable}
         self._known = known
+        self._leaving = leaving
         self._last = last_good
         there = {identity_of(one.document): one for one in manifests if one.document.get("kind") != "Secret"}
         self._there = dict(sorted(there.items(), key=self._seniority))
@@ -224,7 +231,11 @@ class _Choice:
         """Positions are those of the resources in force, from 1; Secrets come last and have no flaws."""
         documents = [chosen for chosen in self._chosen.values() if chosen is not None]
         return compile_snapshot(
-            [Manifest("", position, one) for position, one in enumerate([*documents, *self._secrets.values()], start=1)]
+            [
+                Manifest("", position, one)
+                for position, one in enumerate([*documents, *self._secrets.values()], start=1)
+            ],
+            self._leaving,
         )
 
     def _seniority(self, item: tuple[Identity, Manifest]) -> tuple[int, str, Identity]:

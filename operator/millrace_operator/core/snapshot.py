@@ -5,7 +5,7 @@ never see a route without its pool.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -25,10 +25,11 @@ _CLASSES: dict[m.ClassName, task.PriorityClass] = {
 }
 
 
-def compile_snapshot(manifests: Sequence[Manifest]) -> config.Snapshot | list[Flaw]:
+def compile_snapshot(manifests: Sequence[Manifest], leaving: Collection[str] = ()) -> config.Snapshot | list[Flaw]:
     """The snapshot with its version but without `compiled_at`, or every flaw found.
 
     Of each document the first wrong field is named; rules between documents are checked once all have the right shape.
+    `leaving`: pools that work off what they have and get nothing more: no route leads there, and one with no other pool is none.
 
     >>> compile_snapshot([Manifest("a.yaml", 1, {"kind": "WorkerPol"})])[0].path
     'kind'
@@ -43,7 +44,7 @@ def compile_snapshot(manifests: Sequence[Manifest]) -> config.Snapshot | list[Fl
         return flaws
     snapshot = config.Snapshot(
         pools=[_pool(pool) for pool in book.sorted(m.WorkerPool)],
-        routes=[_route(route) for route in book.sorted(m.ModelRoute)],
+        routes=[found for route in book.sorted(m.ModelRoute) if (found := _route(route, leaving))],
         tenants=[_tenant(tenant, book) for tenant in book.sorted(m.Tenant)],
     )
     snapshot.version = hashlib.sha256(snapshot.SerializeToString(deterministic=True)).hexdigest()[:16]
@@ -168,11 +169,16 @@ def _pool(pool: m.WorkerPool) -> config.Pool:
     )
 
 
-def _route(route: m.ModelRoute) -> config.ModelRoute:
+def _route(route: m.ModelRoute, leaving: Collection[str]) -> config.ModelRoute | None:
+    spec = route.spec
+    fallback = spec.fallback if spec.fallback and spec.fallback not in leaving else ""
+    targets = [config.RouteTarget(pool=to.pool, weight=to.weight) for to in spec.targets if to.pool not in leaving]
+    if not targets and not fallback:
+        return None
     return config.ModelRoute(
         model=route.model,
-        targets=[config.RouteTarget(pool=target.pool, weight=target.weight) for target in route.spec.targets],
-        fallback=route.spec.fallback or "",
+        targets=targets or [config.RouteTarget(pool=fallback, weight=1)],
+        fallback=fallback if targets else "",
         default_max_tokens=route.spec.tokens.default,
         max_tokens=route.spec.tokens.max,
     )

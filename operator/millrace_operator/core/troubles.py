@@ -15,6 +15,7 @@ SHOW_S: Final = 10.0
 CLEAR_S: Final = 30.0
 LATE: Final = 2.0  # times the time to ready until an engine that runs and is not ready is in trouble
 DETAIL: Final = 300  # characters that are quoted of Kubernetes' own words
+CONFLICT: Final = 409
 
 
 _IMAGE = frozenset(
@@ -23,6 +24,8 @@ _IMAGE = frozenset(
 _CONFIG = frozenset(("CreateContainerConfigError", "CreateContainerError", "RunContainerError"))
 _WORDS: Final = {  # the most helpful to know first
     Reason.QUOTA_EXCEEDED: "a quota of the namespace is used up",
+    Reason.OBJECT_REFUSED: "the API server does not take {what}",
+    Reason.FIELDS_TAKEN: "somebody else has set fields of {what}, so it stays as it is",
     Reason.PODS_REFUSED: "pods are refused",
     Reason.UNSCHEDULABLE: "no node takes pod {pod}",
     Reason.IMAGE_PULL_FAILED: "an image of pod {pod} cannot be pulled",
@@ -47,6 +50,15 @@ class PodFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server did not do. `what`: to which object; `status`: HTTP's; `words`: its own."""
+
+    what: str
+    status: int
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A trouble of a pod (empty: of the pool) and Kubernetes' words for it."""
 
@@ -65,8 +77,12 @@ class Shown:
     next_since: float = 0.0
 
 
-def find(pods: Sequence[PodFacts], refused: str, ready_s: float, now: float) -> list[Found]:
-    """All troubles, the most helpful first. `refused`: the message of a ReplicaSet whose pods cannot be created.
+def find(
+    pods: Sequence[PodFacts], refused: str, ready_s: float, now: float, objects: Sequence[Refusal] = ()
+) -> list[Found]:
+    """All troubles, the most helpful first.
+
+    `refused`: the message of a ReplicaSet whose pods cannot be created; `objects`: what the operator could not do.
 
     >>> [found] = find([PodFacts(name="a", created=0.0, waiting="ErrImagePull", message="not found")], "", 60.0, now=5.0)
     >>> found.reason.value, found.sentence
@@ -74,8 +90,11 @@ def find(pods: Sequence[PodFacts], refused: str, ready_s: float, now: float) -> 
     """
     found = [one for pod in pods if (one := _of(pod, ready_s, now))]
     if refused:
-        reason = Reason.QUOTA_EXCEEDED if "quota" in refused.lower() else Reason.PODS_REFUSED
+        reason = _quota_or(Reason.PODS_REFUSED, refused)
         found.append(Found(reason, _sentence(reason, refused)))
+    for each in objects:
+        reason = _quota_or(Reason.FIELDS_TAKEN if each.status == CONFLICT else Reason.OBJECT_REFUSED, each.words)
+        found.append(Found(reason, _sentence(reason, each.words, what=each.what)))
     order = list(_WORDS)
     return sorted(found, key=lambda one: (order.index(one.reason), one.pod))
 
@@ -99,11 +118,15 @@ def debounce(before: Shown, found: Sequence[Found], now: float) -> Shown:
 
 
 def usable(pods: Sequence[PodFacts], shown: Shown, now: float) -> int:
-    """Pods that take tasks. While a trouble is shown only those count that have been ready for a while already."""
-    settled = CLEAR_S if shown.shown else 0.0
+    """Pods that take tasks. While a pod's trouble is shown only those count that have been ready for a while already."""
+    settled = CLEAR_S if shown.shown and shown.shown.pod else 0.0
     return sum(
         pod.ready_since is not None and now - pod.ready_since >= settled and not pod.draining for pod in pods
     )  # fmt: skip
+
+
+def _quota_or(reason: Reason, words: str) -> Reason:
+    return Reason.QUOTA_EXCEEDED if "quota" in words.lower() else reason
 
 
 def _of(pod: PodFacts, ready_s: float, now: float) -> Found | None:
@@ -123,8 +146,8 @@ def _of(pod: PodFacts, ready_s: float, now: float) -> Found | None:
     return Found(reason, _sentence(reason, pod.unschedulable or pod.message, pod), pod.name) if reason else None
 
 
-def _sentence(reason: Reason, detail: str, pod: PodFacts | None = None) -> str:
+def _sentence(reason: Reason, detail: str, pod: PodFacts | None = None, what: str = "") -> str:
     restarts = "" if pod is None else f"{pod.restarts} restart{'' if pod.restarts == 1 else 's'}"
-    words = _WORDS[reason].format(pod=pod.name if pod else "", restarts=restarts)
+    words = _WORDS[reason].format(pod=pod.name if pod else "", restarts=restarts, what=what)
     detail = " ".join(detail.split())[:DETAIL].rstrip(".")
     return f"{words}: {detail}" if detail else words

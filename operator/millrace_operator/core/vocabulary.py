@@ -108,6 +108,7 @@ class Memory:
     below_since: float | None = None  # the held wish has been below them
     active_at: float | None = None  # last instant at which something waited, ran or arrived, or nobody could see
     ups: tuple[tuple[float, int], ...] = ()  # (instant, pods) ordered by feedback within the last step period
+    ticked_at: float | None = None  # when the tick was that left this; None: nobody looked yet
 
 
 @dataclass(frozen=True, slots=True)

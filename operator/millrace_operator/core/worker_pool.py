@@ -531,7 +531,6 @@ class QueueStatus(Schema, frozen=True, kw_only=True):
     waiting_work_seconds: Annotated[Amount, doc("Estimated seconds of one slot that all waiting tasks need.")] = 0.0
     waiting_requests: Annotated[Count, doc("Tasks that wait.")] = 0
     in_flight: Annotated[Count, doc("Tasks that run.")] = 0
-    oldest_seconds: Annotated[Amount, doc("How long the oldest waiting task has waited.")] = 0.0
 
 
 class RatesStatus(Schema, frozen=True, kw_only=True):
@@ -562,10 +561,18 @@ class DecisionStatus(Schema, frozen=True, kw_only=True):
     message: Annotated[
         str,
         Meta(max_length=1024),
-        doc("Why, in one sentence with its numbers: 6 replicas: 5400 s of work / (900 s per replica), was 4."),
+        doc(
+            "Why, in one sentence with its numbers, for example: 2 -> 4: 300 s of work wait for 2 pods of 8 slots; wanted"
+            " within 5 s."
+        ),
     ]
     bound: Annotated[
-        str, Meta(max_length=64), doc("Which bound held the number, for example MaxReplicas. None: no bound did.")
+        str,
+        Meta(max_length=64),
+        doc(
+            "What held the number, if anything did: minReplicas, maxReplicas, stepLimits, hold, confirmation, idleSeconds,"
+            " manualHold, signal or mode."
+        ),
     ] = ""
 
 
@@ -611,7 +618,8 @@ class WorkerPool(CustomResource, frozen=True, kw_only=True, tag="WorkerPool"):
     """Workers of one model on one kind of accelerator.
 
     The operator runs a Deployment for it, scales it with the work that waits (spec.scaling), and lets workers finish
-    what they do before they go (spec.drain). ModelRoutes send tasks to it by its name. Deleting it drains it.
+    what they do before they go (spec.drain). ModelRoutes send tasks to it by its name. When it is deleted
+    they send no more, what waits is worked off for at most ten minutes, and then its workers drain.
     """
 
     plural: ClassVar = "workerpools"

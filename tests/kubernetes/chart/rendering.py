@@ -41,6 +41,19 @@ EXTRA: Object = {
     "extraEnv": [{"name": "MILLRACE_COMMON__LOG_LEVEL", "value": "DEBUG"}],
     "extraVolumes": [{"name": "certificates", "configMap": {"name": "certificates"}}],
     "extraVolumeMounts": [{"name": "certificates", "mountPath": "/etc/certificates", "readOnly": True}],
+    "extraContainers": [
+        {
+            "name": "sidecar",
+            "image": "registry.example.com/sidecar:1",
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "resources": {"limits": {"memory": "64Mi"}},
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        }
+    ],
     "podAnnotations": {"example.com/team": "inference"},
     "podLabels": {"example.com/cost": "inference"},
     "nodeSelector": {"example.com/kind": "services"},

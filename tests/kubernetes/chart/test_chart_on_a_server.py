@@ -5,6 +5,7 @@ held to the restricted profile.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,16 @@ import pytest
 import yaml
 
 from millrace_operator.adapters.kube_cluster import WATCHED, KubeCluster
+from millrace_operator.adapters.watching import watch
 from millrace_operator.core.desired import Installation, objects
 from millrace_operator.core.schema import WorkerPool
 from millrace_operator.leadership import LEASE, Leadership
 from millrace_operator.ports import ApiError
 from millrace_operator.samples import Samples
+from millrace_operator.store import Store
 from tests.kubernetes.chart.rendering import CHART, COMPONENTS, DEV, SWITCHES, helm, pod_of, render
 from tests.support.api_server import ApiServer, running
+from tests.support.waiting import eventually
 
 # Kinds of operators that this API server does not have.
 FOREIGN = {"PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"}
@@ -158,7 +162,8 @@ def allowed(server: ApiServer, account: str, where: str) -> set[tuple[str, str, 
 
 def test_the_operator_may_do_what_its_table_says(api_server, notes):
     """As the API server sees it: all of the table in the release's namespace, only the definitions elsewhere."""
-    table = yaml.safe_load((CHART / "files" / "operator-rbac.yaml").read_text())
+    text = (CHART / "files" / "operator-rbac.yaml").read_text()
+    table = yaml.safe_load(re.sub(r"{{.*}}", "millrace-samples-applied", text))
     rows = {
         part: {
             (verb, ".".join(filter(None, (resource, group))), name)
@@ -176,7 +181,8 @@ def test_the_operator_may_do_what_its_table_says(api_server, notes):
 
 
 async def test_the_rights_are_enough_for_what_the_operator_does(api_server, notes, tmp_path, monkeypatch):
-    """Its own code, with the token of its account: definitions, lists, lease, samples, a pool's objects, status, scale, event."""
+    """Its own code, with the token of its account: definitions, lists, lease, samples, a pool's objects, status, scale, event,
+    watches."""
     monkeypatch.setenv("KUBECONFIG", str(as_operator(api_server, tmp_path)))
     folder = tmp_path / "samples"
     folder.mkdir()
@@ -189,9 +195,9 @@ async def test_the_rights_are_enough_for_what_the_operator_does(api_server, note
         leadership = Leadership(cluster, "trial", "this test")
         leading = asyncio.create_task(leadership.run())
         await asyncio.wait_for(leadership.led.wait(), 10)
-        await Samples(folder, cluster, namespace="trial", ledger="ledger", leading=lambda: True).run()
-        pool = await cluster.get("WorkerPool", ("trial", "tiny"))
-        assert pool is not None
+        ledger = "millrace-samples-applied"
+        await Samples(folder, cluster, namespace="trial", ledger=ledger, leading=lambda: True).run()
+        (pool,) = [each for each in await cluster.list("WorkerPool") if each["metadata"]["name"] == "tiny"]
         installed = Installation(worker_image="worker", engine_image="engine")
         manifests = list(objects(msgspec.convert(without_status(pool), WorkerPool), pool, installed))
         for manifest in manifests:
@@ -203,10 +209,22 @@ async def test_the_rights_are_enough_for_what_the_operator_does(api_server, note
         for kind in ("WorkerPool", "ModelRoute"):
             await cluster.apply_status(kind, ("trial", "tiny"), {"observedGeneration": 1})
         await cluster.event(pool, "Tested", "The rights are enough.")
-        leading.cancel()
-        await asyncio.gather(leading, return_exceptions=True)
-        with pytest.raises(ApiError, match="forbidden"):
-            await cluster.get("Secret", ("kube-system", "any"))
+        assert await cluster.get("Deployment", ("trial", "pool-tiny"))
+        for kind, there in (("WorkerPool", "trial"), ("Secret", "trial"), ("Secret", "kube-system")):
+            with pytest.raises(ApiError, match="forbidden"):
+                await cluster.get(kind, (there, "any"))
+        store = Store(WATCHED)
+        watching = asyncio.create_task(watch(store, cluster, "trial"))
+        await asyncio.wait_for(store.listed.wait(), 20)
+        listed = {kind: min(store.all(kind)) for kind in WATCHED if store.all(kind)}
+        assert listed.keys() >= {"WorkerPool", "ModelRoute", "Tenant", "LimitPolicy", "Secret", "Deployment"}
+        for kind, (_, name) in listed.items():
+            api_server.kubectl("annotate", "--namespace", "trial", kind, name, "example.com/heard=yes")
+        heard = lambda kind: "example.com/heard" in store.get(kind, listed[kind])["metadata"].get("annotations", {})  # noqa: E731
+        await eventually(lambda: all(map(heard, listed)), within_s=30)  # much sooner than all is listed again
+        for task in (watching, leading):
+            task.cancel()
+        await asyncio.gather(watching, leading, return_exceptions=True)
     assert api_server.get("lease", LEASE, "--namespace", "trial")["spec"]["holderIdentity"] == ""
 
 

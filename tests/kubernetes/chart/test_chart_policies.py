@@ -11,6 +11,7 @@ from millrace_operator.core.desired import Installation, objects
 from millrace_operator.core.schema import WorkerPool
 from millrace_operator.leadership import LEASE
 from millrace_operator.publishing import REPORTED
+from millrace_operator.store import OURS
 from services.cli.stack.software import ROOT
 from tests.kubernetes.chart.rendering import COMPONENTS, NAMESPACE, SWITCHES, find, identity, render, workloads
 
@@ -55,23 +56,24 @@ CALLS = {
 
 CUSTOM = {"workerpools", "modelroutes", "tenants", "limitpolicies"}
 ALWAYS = {
-    **{("millrace.dev", kind): {"get", "list", "watch"} for kind in CUSTOM},
-    ("millrace.dev", "workerpools"): {"get", "list", "watch", "patch"},
+    **{("millrace.dev", kind): {"list", "watch"} for kind in CUSTOM},
+    ("millrace.dev", "workerpools"): {"list", "watch", "patch"},
     ("millrace.dev", "workerpools/scale"): {"patch"},
     **{("millrace.dev", f"{kind}/status"): {"patch"} for kind in CUSTOM},
     ("millrace.dev", "workerpools/finalizers"): {"update"},
     ("apps", "deployments"): {"get", "list", "watch", "create", "patch"},
     ("apps", "deployments/scale"): {"patch"},
-    ("", "configmaps"): {"get", "list", "watch", "create", "patch"},
+    ("", "configmaps"): {"list", "watch", "create", "patch"},
     ("", "services"): {"create", "patch"},
     ("policy", "poddisruptionbudgets"): {"create", "patch"},
-    ("", "pods"): {"get", "list", "watch", "patch"},
-    ("", "secrets"): {"get", "list", "watch"},
+    ("", "pods"): {"list", "watch", "patch"},
+    ("", "secrets"): {"list", "watch"},
     ("events.k8s.io", "events"): {"create"},
     ("coordination.k8s.io", "leases"): {"create"},
     ("coordination.k8s.io", "leases", LEASE): {"get", "update"},
 }
-SAMPLES = {("millrace.dev", kind): {"create"} for kind in CUSTOM}
+LEDGER = "millrace-samples-applied"
+SAMPLES = {("millrace.dev", kind): {"create"} for kind in CUSTOM} | {("", "configmaps", LEDGER): {"get"}}
 
 
 def policies(switch):
@@ -186,17 +188,20 @@ def test_the_table_is_what_the_operator_asks_for():
     def need(kind, *verbs, part=""):
         where = KINDS[kind]
         key = (where.group, where.plural + part)
-        if kind == "Lease":
-            needed.setdefault((*key, LEASE), set()).update(set(verbs) - {"create"})
-            verbs = tuple({"create"} & set(verbs))
-        needed.setdefault(key, set()).update(verbs)
+        name = {"Lease": LEASE, "ConfigMap": LEDGER}.get(kind)  # whoever knows the name needs no other one
+        for verb in verbs:
+            named = name is not None and verb in {"get", "update"}
+            needed.setdefault((*key, name) if named else key, set()).add(verb)
 
     for kind, where in KINDS.items():
         if where.watched is not None:
-            need(kind, "get", "list", "watch")
+            need(kind, "list", "watch")
     for path in (ROOT / "operator" / "millrace_operator").glob("*.py"):
         text = path.read_text()
-        for call, kind in re.findall(r"cluster\.(\w+)\(\s*\"(\w+)\"", text):
+        calls = re.findall(r"cluster\.(\w+)\(\s*\"(\w+)\"", text)
+        gets = re.findall(r"cluster\.get\((?!kind, key\))", text)  # but for those who hand on what they are asked
+        assert sum(call == "get" for call, _ in calls) == len(gets), f"{path} does not say which kind"
+        for call, kind in calls:
             verb = {"scale": "patch", "apply_status": "patch"}.get(call, call)
             need(kind, verb, part={"scale": "/scale", "apply_status": "/status"}.get(call, ""))
         if "cluster.apply(" in text:
@@ -218,7 +223,9 @@ def test_the_table_is_what_the_operator_asks_for():
         need(each["kind"], "create", "patch")
     need("Lease", "create", "update")
     need("Event", "create")
-    assert needed == ALWAYS
+    for kind in OURS:  # the samples
+        need(kind, "create")
+    assert needed == {key: ALWAYS.get(key, set()) | SAMPLES.get(key, set()) for key in ALWAYS | SAMPLES}
 
 
 def find_cluster_role():

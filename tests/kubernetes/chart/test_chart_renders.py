@@ -250,9 +250,32 @@ def test_a_changed_setting_replaces_the_pods_that_read_it():
     assert {component for component in COMPONENTS if with_samples[component] != without[component]} == {"operator"}
 
 
+def test_a_changed_environment_replaces_the_workers():
+    """The operator is told a checksum of what workers read by name, which follows their ConfigMap and nothing else."""
+
+    def told(values):
+        objects = render(values)
+        operator = environment_of(objects, workloads(objects)["millrace-operator"])
+        return find(objects, "ConfigMap", operator["MILLRACE_OPERATOR__WORKER_ENVIRONMENT"])["data"], operator
+
+    environment, before = told(OWN)
+    for values in (
+        {"redis": {"url": "redis://another.infra:6379/0"}},
+        {"kafka": {"bootstrapServers": "another.infra:9092"}},
+        {"logLevel": "DEBUG"},
+    ):
+        changed, after = told(OWN | values)
+        assert changed != environment
+        assert after["MILLRACE_OPERATOR__WORKER_CHECKSUM"] != before["MILLRACE_OPERATOR__WORKER_CHECKSUM"]
+    for values in ({"drainSeconds": 21}, {"images": {"tag": "9.9.9"}}, {"operator": {"replicas": 2}}):
+        unchanged, after = told(OWN | values)
+        assert unchanged == environment
+        assert after["MILLRACE_OPERATOR__WORKER_CHECKSUM"] == before["MILLRACE_OPERATOR__WORKER_CHECKSUM"]
+
+
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_component_takes_what_people_add(component):
-    """Variables, volumes, mounts, annotations, labels, placement and resources reach the pod beside the chart's own."""
+    """Variables, volumes, mounts, containers, annotations, labels, placement and resources reach the pod beside the chart's own."""
     added = EXTRA | {"replicas": 2}
     objects = render(OWN | {component: added})
     deployment = workloads(objects)[f"millrace-{component}"]
@@ -262,6 +285,7 @@ def test_every_component_takes_what_people_add(component):
     assert all(each in container["env"] for each in added["extraEnv"])
     assert all(each in pod["volumes"] for each in added["extraVolumes"])
     assert all(each in container["volumeMounts"] for each in added["extraVolumeMounts"])
+    assert pod["containers"][1:] == added["extraContainers"]
     assert meta["annotations"].items() >= added["podAnnotations"].items()
     assert meta["labels"].items() >= added["podLabels"].items()
     assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == (

@@ -10,6 +10,7 @@ import yaml
 from millrace.config.v1.config_pb2 import Snapshot
 from millrace_operator.core.manifests import Manifest
 from millrace_operator.core.snapshot import compile_snapshot
+from services.cli.stack.software import ROOT
 from tests.kubernetes.chart.rendering import CHART, DEV, OWN, environment_of, find, pod_of, render, workloads
 
 
@@ -37,6 +38,18 @@ def test_the_generated_key_is_the_tenants(compiled):
     secret = find(render(DEV), "Secret", "millrace-demo-key")
     key = base64.b64decode(secret["data"]["key"])
     assert compiled.tenants[0].keys[0].sha256 == hashlib.sha256(key).digest()
+
+
+def test_a_sample_of_both_folders_is_one_file():
+    """What the chart brings and deploy/samples too is not written twice."""
+    folders = (CHART / "files" / "samples", ROOT / "deploy" / "samples")
+    places: dict = {}
+    for path in (path for folder in folders for path in folder.glob("*.yaml")):
+        for kind, name in re.findall(r"^kind: (\w+)\nmetadata:\n  name: (\S+)$", path.read_text(), re.MULTILINE):
+            places.setdefault((kind, name), []).append(path.resolve())
+    twice = {sample: paths for sample, paths in places.items() if len(paths) > 1}
+    assert ("WorkerPool", "simulator") in twice
+    assert all(len(set(paths)) == 1 for paths in twice.values())
 
 
 def test_the_operator_finds_the_samples():

@@ -34,9 +34,9 @@ def test_every_pod_has_a_user_of_its_own_and_writes_only_where_it_may(switch):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["resources"]["limits"]["memory"]
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
-            mounted = {mount["name"] for mount in container["volumeMounts"]}
-            claims = {each["metadata"]["name"] for each in workload["spec"].get("volumeClaimTemplates", [])}
-            assert mounted == {volume["name"] for volume in pod["volumes"]} | claims
+        mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        claims = {each["metadata"]["name"] for each in workload["spec"].get("volumeClaimTemplates", [])}
+        assert mounted == {volume["name"] for volume in pod["volumes"]} | claims
 
 
 def test_the_check_finds_nothing_in_a_restricted_pod():

@@ -4,8 +4,11 @@ import msgspec
 import pytest
 import yaml
 
-from millrace_operator.core.desired import ADMIN_PORT, Installation, objects
+from millrace_operator.core.desired import ADMIN_PORT, CHECKSUM, objects
 from millrace_operator.core.schema import WorkerPool
+from millrace_operator.main import installation
+from millrace_operator.settings import OperatorSettings
+from services.chassis.settings import load
 from tests.kubernetes.chart.pod_security import flaws
 from tests.kubernetes.chart.rendering import CHART, DEV, SWITCHES, environment_of, find, render, workloads
 
@@ -20,12 +23,7 @@ def made(request):
     samples = find(rendered, "ConfigMap", "millrace-samples")["data"]
     (sample,) = [each for each in yaml.safe_load_all(samples[request.param]) if each["kind"] == "WorkerPool"]
     owner = sample | {"metadata": sample["metadata"] | {"namespace": "inference", "uid": "1"}}
-    installed = Installation(
-        worker_image=told["MILLRACE_OPERATOR__WORKER_IMAGE"],
-        engine_image=told["MILLRACE_OPERATOR__ENGINE_IMAGE"],
-        service_account=told["MILLRACE_OPERATOR__WORKER_SERVICE_ACCOUNT"],
-        environment=told["MILLRACE_OPERATOR__WORKER_ENVIRONMENT"],
-    )
+    installed = installation(load(OperatorSettings, "operator", told))
     return {each["kind"]: each for each in objects(msgspec.convert(sample, WorkerPool), owner, installed)}
 
 
@@ -55,6 +53,14 @@ def test_ports_have_the_names_that_the_chart_asks_for(made):
     }
     assert ports["admin"] == ADMIN_PORT == PORTS["worker"]["admin"]
     assert ports.get("metrics", PORTS["worker"]["metrics"]) == PORTS["worker"]["metrics"]
+
+
+def test_workers_carry_the_checksum_of_what_they_read(made):
+    """What the chart tells of their environment is in the template of their pods, so another one replaces them."""
+    rendered = render(DEV)
+    told = environment_of(rendered, workloads(rendered)["millrace-operator"])["MILLRACE_OPERATOR__WORKER_CHECKSUM"]
+    assert len(told) == 64
+    assert made["Deployment"]["spec"]["template"]["metadata"]["annotations"][CHECKSUM] == told
 
 
 def test_the_workers_own_settings_go_before_the_common_ones(made):

@@ -16,6 +16,7 @@ from millrace_operator.adapters.watching import watch
 from millrace_operator.core.definitions import DIGEST, GROUP, VERSION, digests
 from millrace_operator.core.desired import Installation
 from millrace_operator.core.draining import MARK
+from millrace_operator.core.leaving import QUIET_S
 from millrace_operator.pool_keeper import World
 from millrace_operator.pools import Pools
 from millrace_operator.ports import Signal
@@ -204,7 +205,7 @@ async def test_work_scales_up_and_its_end_drains_down(room: Room) -> None:
     room.scale(1)
     room.server.kubectl("patch", "wp", room.name, "--type=merge", "-p", '{"spec":{"scaling":{"mode":"Manual"}}}')
     await eventually(lambda: len(room.marked) == 2)
-    assert room.workers.draining == {room.address(pod) for pod in room.marked}
+    await eventually(lambda: room.workers.draining == {room.address(pod) for pod in room.marked})
     await asyncio.sleep(1.5)
     assert len(room.pods) == 3
     leaving = {pod["metadata"]["name"] for pod in room.marked}
@@ -255,12 +256,17 @@ async def test_a_new_operator_goes_on_with_the_drains_of_the_last_one(room: Room
 
 
 async def test_a_deleted_pool_drains_before_it_goes(room: Room) -> None:
-    """Its finalizer waits for the last task."""
+    """Its finalizer waits for its queue, and then for the last task."""
     room.pool()
     await eventually(lambda: room.ready == 1)
     (pod,) = room.pods
     room.workers.in_flight[room.address(pod)] = 1
+    room.dispatcher.signal = replace(QUIET, waiting=1, work_s=1.0, busy=1, arrived=2)
     room.server.kubectl("delete", "wp", room.name, "--wait=false")
+    await eventually(lambda: "what waits is worked off first" in room.status("Ready").get("message", ""))
+    await asyncio.sleep(QUIET_S + 1)
+    assert not room.marked
+    room.dispatcher.signal = QUIET
     await eventually(lambda: len(room.marked) == 1)
     await eventually(lambda: room.status("Ready").get("reason") == "Deleting")
     assert len(room.pods) == 1
@@ -280,6 +286,46 @@ async def test_a_pool_that_cannot_start_says_why(room: Room, monkeypatch: pytest
     assert "no such image" in room.status("Ready")["message"]
     events = ("get", "events", "-o", "custom-columns=T:.type,R:.reason,M:.message")
     await eventually(lambda: "ImagePullFailed" in room.server.kubectl(*events))
+
+
+@pytest.fixture
+def _applies_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SHOW_S", "CLEAR_S"):
+        monkeypatch.setattr(f"millrace_operator.core.troubles.{name}", 0.5)
+    monkeypatch.setattr("millrace_operator.pool_report.STATUS_S", 0.1)
+    for name in ("APPLY_S", "REFUSED_S"):
+        monkeypatch.setattr(f"millrace_operator.pool_keeper.{name}", 0.2)
+
+
+@pytest.mark.usefixtures("_applies_often")
+async def test_a_deployment_that_somebody_else_changed_is_left_to_them_and_scaled_all_the_same(room: Room) -> None:
+    """`kubectl set image` wins, and the pool says so until it is taken back."""
+    room.pool()
+    await eventually(lambda: room.ready == 1)
+    room.server.kubectl("set", "image", f"deployment/pool-{room.name}", "worker=other")
+    await eventually(lambda: "somebody else has set fields" in room.status("Ready").get("message", ""))
+    assert "kubectl" in room.status("Ready")["message"]
+    assert room.status("Ready")["status"] == "True"
+    room.dispatcher.signal = replace(QUIET, waiting=400, work_s=400.0, arrived=400)
+    await eventually(lambda: room.ready == 8)
+    room.server.kubectl("set", "image", f"deployment/pool-{room.name}", "worker=worker")
+    await eventually(lambda: "somebody" not in room.status("Ready")["message"])
+
+
+@pytest.mark.usefixtures("_applies_often")
+async def test_a_quota_that_leaves_no_room_for_a_pools_objects_is_told(room: Room) -> None:
+    """In the API server's words, and no longer than it does."""
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}}
+    room.apply(quota | {"spec": {"hard": {"count/deployments.apps": "0"}}})
+    used = '{"status":{"hard":{"count/deployments.apps":"0"},"used":{"count/deployments.apps":"0"}}}'
+    room.server.kubectl("patch", "resourcequota", "few", "--subresource=status", "--type=merge", "-p", used)
+    try:
+        room.pool()
+        await eventually(lambda: room.status("Ready").get("reason") == "QuotaExceeded")
+        assert "exceeded quota: few" in room.status("Ready")["message"]
+    finally:
+        room.server.kubectl("delete", "resourcequota", "few")
+    await eventually(lambda: room.status("Ready").get("status") == "True")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from millrace_operator.core import conditions as c
 from millrace_operator.core.decide import decide
 from millrace_operator.core.reasons import Reason
-from millrace_operator.core.troubles import CLEAR_S, SHOW_S, PodFacts, Shown, debounce, find, usable
+from millrace_operator.core.troubles import CLEAR_S, SHOW_S, PodFacts, Refusal, Shown, debounce, find, usable
 from millrace_operator.core.vocabulary import Learned, Memory, Mode, Observation, Policy
 
 NOW = 1_764_072_190.0
@@ -16,14 +16,14 @@ POLICY = Policy(minimum=0, maximum=4)
 POD = PodFacts(name="llama-1", created=NOW)
 
 
-def shown_after(pods, seconds=SHOW_S, refused=""):
+def shown_after(pods, seconds=SHOW_S, refused="", objects=()):
     """What is shown once it was seen for so long."""
-    first = debounce(Shown(), find(pods, refused, 40.0, NOW), NOW)
-    return debounce(first, find(pods, refused, 40.0, NOW + seconds), NOW + seconds)
+    first = debounce(Shown(), find(pods, refused, 40.0, NOW, objects), NOW)
+    return debounce(first, find(pods, refused, 40.0, NOW + seconds, objects), NOW + seconds)
 
 
-def ready(pods=(), shown=None, *, policy=POLICY, desired=1, deleting=False, now=NOW):
-    return c.ready(policy, pods, shown or Shown(), desired=desired, ready_s=40.0, deleting=deleting, now=now)
+def ready(pods=(), shown=None, *, policy=POLICY, desired=1, leaves="", made=True, now=NOW):
+    return c.ready(policy, pods, shown or Shown(), desired=desired, ready_s=40.0, leaves=leaves, made=made, now=now)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,41 @@ def test_a_quota_is_told_although_there_is_no_pod():
     assert saying.reason is Reason.QUOTA_EXCEEDED
     assert message in saying.message
     assert ready([], shown_after([], refused="denied by policy")).reason is Reason.PODS_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason", "sentence"),
+    [
+        (
+            Refusal("Service pool-a", 403, 'services "pool-a" is forbidden: exceeded quota: few'),
+            Reason.QUOTA_EXCEEDED,
+            'a quota of the namespace is used up: services "pool-a" is forbidden: exceeded quota: few',
+        ),
+        (
+            Refusal("Deployment pool-a", 422, "denied by policy images.\n"),
+            Reason.OBJECT_REFUSED,
+            "the API server does not take Deployment pool-a: denied by policy images",
+        ),
+        (
+            Refusal("Deployment pool-a", 409, 'Apply failed with 1 conflict: conflict with "kubectl-set": .spec.x'),
+            Reason.FIELDS_TAKEN,
+            (
+                "somebody else has set fields of Deployment pool-a, so it stays as it is: Apply failed with 1 conflict:"
+                ' conflict with "kubectl-set": .spec.x'
+            ),
+        ),
+    ],
+)
+def test_an_object_that_the_api_server_refuses_is_told_in_its_words(refusal, reason, sentence):
+    """Without workers that is why there are none; workers that are there go on, and with one that could be started so does zero."""
+    shown = shown_after([], objects=[refusal])
+    for saying in (ready([], shown), ready([], shown, desired=0, made=False)):
+        assert (saying.holds, saying.reason, saying.message) == (False, reason, sentence)
+    serving = ready([replace(POD, ready_since=NOW - 500)], shown)
+    assert (serving.holds, serving.message) == (True, f"1 of 1 workers take tasks; {sentence}")
+    zero = ready([], shown, desired=0)
+    assert (zero.holds, zero.reason) == (True, Reason.AT_ZERO)
+    assert zero.message.endswith(sentence)
 
 
 def test_a_start_that_goes_well_shows_no_trouble():
@@ -118,7 +153,7 @@ def test_zero_workers_are_ready_only_where_the_first_task_starts_one():
     paused = ready(desired=0, policy=replace(POLICY, mode=Mode.PAUSED))
     assert (paused.holds, paused.reason) == (False, Reason.NO_WORKERS)
     assert ready(desired=2).reason is Reason.NO_WORKERS
-    assert ready([replace(POD, ready_since=NOW)], deleting=True).reason is Reason.DELETING
+    assert ready([replace(POD, ready_since=NOW)], leaves="it drains").reason is Reason.DELETING
 
 
 def test_a_fixed_image_that_is_wrong_again_is_told_anew():

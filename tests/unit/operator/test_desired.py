@@ -1,9 +1,11 @@
 """The objects of a pool, and what is read from those that Kubernetes has."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
-from millrace_operator.core.desired import Installation, objects
+from millrace_operator.core.desired import CHECKSUM, Installation, objects
 from millrace_operator.core.manifests import Manifest, read
 from millrace_operator.core.pods import by_hand, facts_of
 from services.cli.stack.software import ROOT
@@ -28,8 +30,8 @@ def pool(**spec):
     return read(Manifest("test", 1, document))
 
 
-def deployment(**spec):
-    made = {made["kind"]: made for made in objects(pool(**spec), OWNER, INSTALLED)}
+def deployment(installed=INSTALLED, **spec):
+    made = {made["kind"]: made for made in objects(pool(**spec), OWNER, installed)}
     return made["Deployment"]["spec"]
 
 
@@ -57,6 +59,16 @@ def test_the_engine_is_a_sidecar_that_the_worker_speaks_to():
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 1800
 
 
+def test_another_environment_replaces_the_workers():
+    """Its content stands behind a name that stays, so its checksum is in the template; a person's annotation is no way around."""
+    template = [deployment(replace(INSTALLED, checksum=each))["template"] for each in ("", "one", "one", "two")]
+    assert template[0] != template[1] == template[2] != template[3]
+    assert template[1]["metadata"]["annotations"][CHECKSUM] == "one"
+    assert CHECKSUM not in template[0]["metadata"]["annotations"]
+    theirs = deployment(replace(INSTALLED, checksum="one"), template={"annotations": {CHECKSUM: "mine"}})
+    assert theirs["template"] == template[1]
+
+
 def test_a_simulated_pool_has_no_engine():
     """Its worker makes the text, at the pool's pace."""
     pod = deployment(engine={"kind": "Simulator", "simulator": {"tokensPerSecond": 20}})["template"]["spec"]
@@ -77,7 +89,7 @@ def test_a_gpu_pool_gets_its_accelerator_its_node_its_memory_and_its_model():
     assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
     assert pod["terminationGracePeriodSeconds"] == 600
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "2Gi"}
     assert volumes["models"]["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
     mounts = {mount["name"]: mount["mountPath"] for mount in engine["volumeMounts"]}
     assert (mounts["cache"], mounts["shm"], mounts["models"]) == ("/cache", "/dev/shm", "/models")

@@ -28,6 +28,11 @@ def held(pods, now=NOW):
     return Memory(wishes=((now, pods),), active_at=now)
 
 
+def until(now, decision):
+    """The memory of a decision whose sight was the same, second by second, until now."""
+    return replace(decision.memory, ticked_at=now)
+
+
 @pytest.mark.parametrize(
     "name", ["scaling", "need", "decide", "holds", "learning", "victims", "troubles", "conditions"]
 )
@@ -73,8 +78,8 @@ def test_a_small_step_up_waits_until_it_lasted():
     seen = replace(steady(10), arrivals_fast=31.0, arrivals_slow=31.0)
     first = decide(POLICY, seen, LEARNED, held(10), NOW)
     assert first.sentence == "10 -> 10: 11 would be better, if that lasts until 12:03:55Z"
-    assert decide(POLICY, seen, LEARNED, first.memory, NOW + 44).desired == 10
-    assert decide(POLICY, seen, LEARNED, first.memory, NOW + 45).desired == 11
+    assert decide(POLICY, seen, LEARNED, until(NOW + 43, first), NOW + 44).desired == 10
+    assert decide(POLICY, seen, LEARNED, until(NOW + 44, first), NOW + 45).desired == 11
     waiting = replace(seen, waiting=2, work_s=2.5)
     assert decide(POLICY, waiting, LEARNED, first.memory, NOW + 5).reason is ScalingReason.LOAD_GREW
 
@@ -94,7 +99,7 @@ def test_a_small_step_down_of_a_large_pool_waits_longer():
     memory, seen = Memory(wishes=((NOW - 200, 19),), active_at=NOW), replace(steady(19), replicas=20, ready=20)
     first = decide(POLICY, seen, LEARNED, memory, NOW)
     assert (first.desired, first.bound) == (20, Bound.CONFIRM)
-    assert decide(POLICY, seen, LEARNED, first.memory, NOW + 120).desired == 19
+    assert decide(POLICY, seen, LEARNED, until(NOW + 119, first), NOW + 120).desired == 19
 
 
 def test_an_idle_pool_goes_to_one_then_to_zero_when_nothing_came_for_the_idle_time():
@@ -102,7 +107,7 @@ def test_an_idle_pool_goes_to_one_then_to_zero_when_nothing_came_for_the_idle_ti
     memory, seen = Memory(wishes=((NOW - 200, 0),), active_at=NOW), replace(QUIET, replicas=5, ready=5)
     first = decide(POLICY, seen, LEARNED, memory, NOW)
     assert first.desired == 1
-    last = decide(POLICY, replace(seen, replicas=1, ready=1), LEARNED, first.memory, NOW + 599)
+    last = decide(POLICY, replace(seen, replicas=1, ready=1), LEARNED, until(NOW + 598, first), NOW + 599)
     assert last.sentence == "1 -> 1: nothing waits or runs; zero at 12:13:10Z"
     gone = decide(POLICY, replace(seen, replicas=1, ready=1), LEARNED, last.memory, NOW + 600)
     assert gone.sentence == "1 -> 0: nothing waited, ran or arrived for 600 s"
@@ -113,8 +118,8 @@ def test_a_new_operator_lowers_nothing_before_hold_and_idle_time_passed():
     seen = replace(QUIET, replicas=5, ready=5)
     first = decide(POLICY, seen, LEARNED, Memory(), NOW)
     assert first.desired == 5
-    assert decide(POLICY, seen, LEARNED, first.memory, NOW + 101).desired == 1
-    assert decide(POLICY, replace(seen, replicas=1), LEARNED, first.memory, NOW + 599).desired == 1
+    assert decide(POLICY, seen, LEARNED, until(NOW + 100, first), NOW + 101).desired == 1
+    assert decide(POLICY, replace(seen, replicas=1), LEARNED, until(NOW + 598, first), NOW + 599).desired == 1
 
 
 def test_a_signal_that_was_stale_makes_hold_and_idle_time_begin_again():
@@ -123,8 +128,29 @@ def test_a_signal_that_was_stale_makes_hold_and_idle_time_begin_again():
     assert decide(POLICY, seen, LEARNED, memory, NOW).desired == 0
     blind = decide(POLICY, replace(seen, signal_age_s=16.0), LEARNED, memory, NOW)
     assert blind.sentence == "5 -> 5: the dispatcher's signal is stale; nothing moves on it"
-    assert decide(POLICY, seen, LEARNED, blind.memory, NOW + 50).desired == 5
-    assert decide(POLICY, seen, LEARNED, blind.memory, NOW + 150).desired == 1
+    assert decide(POLICY, seen, LEARNED, until(NOW + 49, blind), NOW + 50).desired == 5
+    assert decide(POLICY, seen, LEARNED, until(NOW + 149, blind), NOW + 150).desired == 1
+
+
+def test_a_time_in_which_nobody_looked_lowers_nothing():
+    """Six busy pods, ten minutes unseen, one quiet tick: who knows what came meanwhile? Holds and idle time begin again."""
+    before = decide(POLICY, steady(6), LEARNED, held(6), NOW)
+    quiet, back = replace(QUIET, replicas=6, ready=6), NOW + 600
+    seen = decide(POLICY, quiet, LEARNED, before.memory, back)
+    assert seen.sentence == "6 -> 6: fewer would do; held until 12:14:50Z"
+    assert decide(POLICY, quiet, LEARNED, until(back + 101, seen), back + 102).desired == 1
+    last = replace(quiet, replicas=1, ready=1)
+    assert decide(POLICY, last, LEARNED, until(back + 598, seen), back + 599).desired == 1
+    assert decide(POLICY, last, LEARNED, until(back + 599, seen), back + 600).desired == 0
+
+
+def test_after_a_time_in_which_nobody_looked_work_is_answered_at_once():
+    """Only what lowers waits, and a small step that was to last."""
+    before = decide(POLICY, steady(6), LEARNED, held(6), NOW)
+    assert decide(POLICY, steady(6, waiting=400, work_s=4000.0), LEARNED, before.memory, NOW + 600).desired > 6
+    first = decide(POLICY, replace(steady(10), arrivals_fast=31.0, arrivals_slow=31.0), LEARNED, held(10), NOW)
+    again = decide(POLICY, replace(steady(10), arrivals_fast=31.0, arrivals_slow=31.0), LEARNED, first.memory, NOW + 45)
+    assert (again.desired, again.reason) == (10, ScalingReason.CONFIRMING)
 
 
 def test_a_lost_signal_leaves_the_lag_as_a_lower_bound():
@@ -149,7 +175,7 @@ def test_a_number_set_by_hand_is_a_floor_for_its_time():
     seen = replace(steady(2), replicas=6, ready=6, manual=Manual(6, NOW - 100))
     kept = decide(POLICY, seen, LEARNED, memory, NOW)
     assert kept.sentence == "6 -> 6: fewer are wanted; 6 were asked for by hand, a floor until 12:11:30Z"
-    assert decide(POLICY, seen, LEARNED, kept.memory, NOW + 500).desired == 2
+    assert decide(POLICY, seen, LEARNED, until(NOW + 499, kept), NOW + 500).desired == 2
     raised = decide(POLICY, replace(seen, replicas=4), LEARNED, memory, NOW)
     assert (raised.desired, raised.reason, raised.bound) == (6, ScalingReason.BOUNDS, Bound.MANUAL)
 

@@ -38,8 +38,8 @@ def good():
     ]
 
 
-def compiled(documents):
-    return compile_snapshot([Manifest("all.yaml", i, d) for i, d in enumerate(documents, start=1)])
+def compiled(documents, leaving=()):
+    return compile_snapshot([Manifest("all.yaml", i, d) for i, d in enumerate(documents, start=1)], leaving)
 
 
 def flaws(documents):
@@ -162,3 +162,29 @@ def test_the_samples_compile():
     snapshot = compile_snapshot(manifests)
     assert not unreadable
     assert isinstance(snapshot, Snapshot), snapshot
+
+
+@pytest.mark.parametrize(
+    ("leaving", "targets", "fallback"),
+    [
+        ({"spare"}, [("tiny", 9)], ""),
+        ({"tiny"}, [("spare", 1)], ""),
+        ({"tiny", "spare"}, None, None),
+        ({"somebody"}, [("tiny", 9)], "spare"),
+    ],
+)
+def test_no_route_leads_to_a_pool_that_leaves(leaving, targets, fallback):
+    """The fallback takes what has no other pool, and a route with none is no route. The pools stay: they work off what they have."""
+    snapshot = compiled(good(), leaving)
+    assert [pool.name for pool in snapshot.pools] == ["spare", "tiny"]
+    routes = [([(to.pool, to.weight) for to in route.targets], route.fallback) for route in snapshot.routes]
+    assert routes == ([] if targets is None else [(targets, fallback)])
+    assert [tenant.name for tenant in snapshot.tenants] == ["acme"]
+
+
+def test_a_tenant_of_a_model_whose_pools_leave_stays():
+    """What it may use comes back with another pool."""
+    documents = good()
+    documents[-1]["spec"]["models"] = ["tiny"]
+    (tenant,) = compiled(documents, {"tiny", "spare"}).tenants
+    assert list(tenant.models) == ["tiny"]

@@ -21,6 +21,9 @@ class Server:
 
     def __init__(self):
         self.serves, self.away, self.asked = dict(OURS), False, 0
+        self.meanwhile = lambda: None  # while the first list of Tenants is on its way
+        self.lists, self.again = 0, asyncio.Event()  # of Tenants; is a second one answered?
+        self.again.set()
 
     async def digests(self):
         self.asked += 1
@@ -29,7 +32,22 @@ class Server:
         return dict(self.serves)
 
     async def list(self, kind):
-        return ()
+        if kind != "Tenant":
+            return ()
+        self.lists += 1
+        if self.lists == 1:
+            self.meanwhile()
+        else:
+            await self.again.wait()
+        return [tenant("gone", 5), tenant("changed", 6)]
+
+
+def tenant(name, version):
+    return {"metadata": {"namespace": "default", "name": name, "resourceVersion": str(version)}}
+
+
+def versions(store):
+    return {key[1]: body["metadata"]["resourceVersion"] for key, body in store.all("Tenant").items()}
 
 
 @asynccontextmanager
@@ -74,3 +92,21 @@ async def test_another_schema_is_seen_while_the_operator_runs_and_the_last_word_
         server.away = False
         server.serves = dict(OURS)
         await eventually(lambda: store.digests == OURS)
+
+
+async def test_what_the_watch_tells_while_a_list_is_on_its_way_is_not_undone_by_it(server):
+    """A tenant that somebody deleted does not come back, a new one does not vanish, and a change stays. The next one is believed."""
+    store = Store(WATCHED)
+
+    def meanwhile():
+        store.drop("Tenant", tenant("gone", 7))
+        store.put("Tenant", tenant("new", 8))
+        store.put("Tenant", tenant("changed", 9))
+
+    server.meanwhile = meanwhile
+    server.again.clear()
+    async with running(watching._relist(store, server)):
+        await eventually(store.listed.is_set)
+        assert versions(store) == {"new": "8", "changed": "9"}
+        server.again.set()
+        await eventually(lambda: versions(store) == {"gone": "5", "changed": "6"})
