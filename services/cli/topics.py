@@ -26,7 +26,9 @@ def apply(
     bootstrap: Bootstrap = "",
     manifests: Annotated[list[Path] | None, typer.Option(help="Folders with the WorkerPools.")] = None,
     partitions: Annotated[int, typer.Option(help="Of each new topic.")] = 3,
-    replication: Annotated[int, typer.Option(help="Copies of each new topic: 3 where there are three brokers.")] = 1,
+    replication: Annotated[
+        int, typer.Option(help="Copies of each new topic: 3 where there are three brokers, two of which then confirm.")
+    ] = 1,
     offsets: Annotated[
         Offsets,
         typer.Option(

@@ -75,6 +75,22 @@ class Lanes:
             )
 
 
+def settings_of(topic: str, replication: int) -> dict[str, str]:
+    """What a topic is made with, whatever the broker's own defaults are.
+
+    With the default of Kafka, 1, `acks=all` may be one copy: an acknowledged task would be gone with one broker. Two copies
+    leave no choice: if both had to be there, one broker down would stop the topic.
+
+    >>> [settings_of("usage", copies)["min.insync.replicas"] for copies in (1, 2, 3)]
+    ['1', '1', '2']
+    """
+    return {
+        "cleanup.policy": "delete",
+        "min.insync.replicas": "2" if replication >= 3 else "1",
+        "retention.ms": str(RETENTION_MS.get(topic, LANE_RETENTION_MS)),
+    }
+
+
 def create(
     admin: AdminClient, names: Iterable[str], partitions: int, replication: int, timeout_s: float = TIMEOUT_S
 ) -> list[str]:
@@ -85,7 +101,7 @@ def create(
             name,
             num_partitions=partitions,
             replication_factor=replication,
-            config={"retention.ms": str(RETENTION_MS.get(name, LANE_RETENTION_MS)), "cleanup.policy": "delete"},
+            config=settings_of(name, replication),
         )
         for name in names
         if name not in there

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
+KEY = "chaos-key"  # the metadata that names the client's key in the usage record
 PATIENCE_S = 15.0  # silence on one connection before another gateway is tried
 DEADLINE_S = 240.0  # of one task, faults included
 
@@ -31,8 +33,11 @@ class Answer:
     doubled: int = 0
     restarts: int = 0
     drops: int = 0
+    submissions: int = 0
     refusals: int = 0
     complaint: str = ""
+    began_at: float = 0.0
+    ended_at: float = 0.0
 
     @property
     def whole(self) -> str:
@@ -55,6 +60,7 @@ class Reader:
 
     async def run(self, answer: Answer) -> Answer:
         """Submit, or resume a task that is known, and read to the end; whatever happens goes into the answer."""
+        answer.began_at = time.monotonic()
         try:
             async with asyncio.timeout(DEADLINE_S):
                 while not answer.ends:
@@ -64,6 +70,7 @@ class Reader:
                         await asyncio.sleep(self.rng.uniform(0.02, 0.3))
         except TimeoutError:
             answer.complaint = f"no end within {DEADLINE_S:.0f} s"
+        answer.ended_at = time.monotonic()
         return answer
 
     async def _connect_and_read(self, answer: Answer) -> None:
@@ -79,6 +86,12 @@ class Reader:
             max_size=None,
         ) as socket:
             await socket.send(msgspec.json.encode(self._opening(answer)).decode())
+            if not answer.task:
+                answer.submissions += 1
+                if (
+                    self.rng.random() < self.drop_share
+                ):  # gone before the acknowledgment: the same key comes again, elsewhere
+                    await self._cut(socket)
             while not answer.ends:
                 frame = msgspec.json.decode(await asyncio.wait_for(socket.recv(), PATIENCE_S))
                 if not self._take(answer, frame):
@@ -93,13 +106,15 @@ class Reader:
             return {"t": "resume", "task": answer.task, "gen": answer.gen, "offset": answer.offset}
         return {
             "t": "submit", "key": answer.key, "model": answer.model, "input": answer.prompt, "max_tokens": answer.max_tokens,
-            "temperature": 0, "cache": "bypass",
+            "temperature": 0, "cache": "bypass", "metadata": {KEY: answer.key},
         }  # fmt: skip
 
     def _take(self, answer: Answer, frame: dict[str, object]) -> bool:
         """Count one frame; False when the connection is of no more use."""
         match frame["t"]:
             case "ack":
+                if answer.task not in {"", frame["task"]}:
+                    answer.complaint = f"the same key is another task: {frame['task']}"
                 answer.task = str(frame["task"])
             case "delta":
                 self._delta(answer, str(frame["gen"]), int(str(frame["offset"])), str(frame["text"]))

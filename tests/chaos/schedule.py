@@ -1,39 +1,73 @@
-"""Which process is hurt when: a pure function of the seed."""
+"""What is hurt when, and how: a pure function of the seed."""
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class Kind(StrEnum):
-    """How a process is hurt."""
+    """What is done to an instance; `DUPLICATE` to the lanes of a pool."""
 
     KILL = "kill"
-    PAUSE = "pause"
+    PAUSE = "pause"  # held up altogether: others take over what it believes to have
+    SLOW = "slow"  # held up most of the time: late, but never gone
+    CUT = "cut"  # its TCP connections end under its hands and those of its peers
+    DUPLICATE = "duplicate"  # the newest records once more, as after a confirmation that was lost
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """After `wait_s` since the one before, `kind` on `instance`; a pause ends after `pause_s`."""
+    """After `wait_s` since the one before was over, `kind` on `target`.
+
+    `for_s` is how long it lasts, `share` how much of it is hit: the time of a slow one, the connections that are cut.
+    """
 
     wait_s: float
-    instance: str
     kind: Kind
-    pause_s: float
+    target: str
+    for_s: float = 0.0
+    share: float = 1.0
 
 
-# Longer than a lease and three heartbeats, so that others take over what the paused one believes to have.
-PAUSES_S = (0.5, 2.0, 5.0)
+# A pause of a store stops everything and tells little.
+STORES: Final = frozenset({"redis", "kafka", "triton"})
+# The longest is longer than a lease and three heartbeats.
+PAUSES_S: Final = (0.5, 2.0, 5.0)
+SLOW_S: Final = 3.0
+SLOW_SHARES: Final = (0.5, 0.9)
+CUT_SHARES: Final = (0.3, 1.0)
 
 
-def faults(seed: int, instances: list[str]) -> Iterator[Fault]:
-    """Endless; every instance has its turn before any has its second."""
+def rounds(seed: int, instances: Sequence[str], pools: Sequence[str]) -> Iterator[list[Fault]]:
+    """Endless. In each round every instance is killed once and hurt once in another way, and every pool's lanes are duplicated.
+
+    Each of the other ways meets a third of the instances, in each round others.
+    """
     rng = random.Random(seed)
     while True:
-        for instance in rng.sample(instances, len(instances)):
-            kind = rng.choice((Kind.KILL, Kind.KILL, Kind.PAUSE))
-            # A pause of a store stops everything and tells little: it is killed.
-            if instance in {"redis", "kafka", "triton"}:
-                kind = Kind.KILL
-            yield Fault(rng.uniform(0.5, 2.0), instance, kind, rng.choice(PAUSES_S))
+        milder = itertools.cycle((Kind.PAUSE, Kind.SLOW, Kind.CUT))
+        deck = [(Kind.KILL, instance) for instance in instances]
+        deck += [
+            (kind, instance) for kind, instance in zip(milder, rng.sample(instances, len(instances)), strict=False)
+        ]
+        deck += [(Kind.DUPLICATE, pool) for pool in pools]
+        rng.shuffle(deck)
+        yield [_fault(rng, kind, target) for kind, target in deck]
+
+
+def _fault(rng: random.Random, kind: Kind, target: str) -> Fault:
+    wait_s = rng.uniform(0.3, 1.5)
+    if kind is Kind.PAUSE and target in STORES:
+        kind = Kind.CUT
+    match kind:
+        case Kind.KILL | Kind.DUPLICATE:
+            return Fault(wait_s, kind, target)
+        case Kind.PAUSE:
+            return Fault(wait_s, kind, target, for_s=rng.choice(PAUSES_S))
+        case Kind.SLOW:
+            return Fault(wait_s, kind, target, for_s=SLOW_S, share=rng.choice(SLOW_SHARES))
+        case Kind.CUT:
+            return Fault(wait_s, kind, target, share=rng.choice(CUT_SHARES))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ConfigSource, ResourceType  # type: ignore[attr-defined]
 from typer.testing import CliRunner
 
 from millrace.task.v1.task_pb2 import DeadTask, Message, Task
@@ -63,6 +64,15 @@ def test_topics_are_complete_and_a_second_time_changes_nothing(bootstrap):
         line.split()[0]: line.split()[1] for line in millrace("topics", "list", "--bootstrap", bootstrap).splitlines()
     }
     assert listed == dict.fromkeys([*all_topics(POOLS), "__consumer_offsets"], "3")
+
+
+def test_a_topic_says_itself_how_many_copies_an_acknowledgment_means(bootstrap):
+    """Whatever the broker's default is: one of a topic with one copy, lanes like usage and dead letters."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    topics = [ConfigResource(ResourceType.TOPIC, name) for name in all_topics(POOLS)]
+    for topic, settings in admin.describe_configs(topics).items():
+        setting = settings.result(20)["min.insync.replicas"]
+        assert (setting.value, ConfigSource(setting.source)) == ("1", ConfigSource.DYNAMIC_TOPIC_CONFIG), topic
 
 
 def test_a_dispatcher_finds_a_committed_offset_in_every_new_lane(bootstrap):
