@@ -7,7 +7,6 @@ import pytest
 
 from services.cli.stack.handle import Stack
 from tests.support.components import component
-from tests.support.stalls import stalls
 from tests.support.timeouts import own_time_only
 
 # The tiny model's matrices are too small to share: a second thread would only wait. Read when numpy is first imported.
@@ -51,12 +50,3 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(tmp_path_factory.mktemp("stack"), ports="free", tied=True) as running:
         running.wait_ready()
         yield running
-
-
-@pytest.fixture
-def quick_loops(stack: Stack) -> Iterator[None]:
-    """No service of the stack held its event loop for more than 50 ms of CPU time while the test ran."""
-    before = stalls(stack)
-    yield
-    held = {name: count - before[name] for name, count in stalls(stack).items() if count > before.get(name, count)}
-    assert not held, f"event loops were held, times: {held}"

@@ -2,22 +2,35 @@
 
 import asyncio
 import contextlib
+import inspect
+import logging
 import os
+import signal
+import threading
 import time
+from types import CodeType, FrameType
 from typing import Self
+
+from services.chassis.background import call_off
+
+log = logging.getLogger(__name__)
+
+_NAMED = 8  # functions of a stack, the innermost
 
 
 class LoopWatch:
     """Share of the loop's time that was spent working, and callbacks' stalls, measured by a heartbeat of its own.
 
-    A beat that comes late by more than `stall_s` is a stall: something held the loop for that long. `busy` is the time that
-    this thread ran or waited for a processor over wall time, smoothed over about a second: on a crowded machine a loop can
-    be saturated with half a core.
+    A beat that comes late by more than `stall_s` is a stall: something held the loop for that long. The log says what. A
+    callback that began between two beats is late only by what is left of it at the next, so one is missed for certain below
+    `stall_s` and caught for certain above `beat_s + stall_s`.
+
+    `busy` is the time that this thread ran or waited for a processor over wall time, smoothed over about a second: on a
+    crowded machine a loop can be saturated with half a core.
     """
 
     def __init__(self, beat_s: float = 0.05, stall_s: float = 0.05) -> None:
         self.busy = 0.0
-        self.stalls: list[float] = []  # the last 100, seconds each
         self.total_stalls = 0
         self._beat_s = beat_s
         self._stall_s = stall_s
@@ -29,27 +42,72 @@ class LoopWatch:
 
     async def __aexit__(self, *exc_info: object) -> None:
         if self._task:
-            self._task.cancel()
+            await call_off([self._task])
 
     async def _beat(self) -> None:
-        with contextlib.closing(_RunQueue()) as queue:
+        onlooker = _Onlooker(self._stall_s, loop_depth=len(inspect.stack(0)) - 1)
+        with contextlib.closing(RunQueue()) as queue, contextlib.closing(onlooker):
             wall, cpu, queued = time.monotonic(), time.thread_time(), queue.waited_s()
             while True:
+                onlooker.wind()
                 await asyncio.sleep(self._beat_s)
                 wall_now, cpu_now, queued_now = time.monotonic(), time.thread_time(), queue.waited_s()
-                elapsed = wall_now - wall
-                late = elapsed - self._beat_s
+                elapsed, worked, waited = wall_now - wall, cpu_now - cpu, queued_now - queued
                 # CPU time tells our own stall from one that the machine's other load made.
-                if late > self._stall_s and cpu_now - cpu > self._stall_s:
+                if min(elapsed - waited - self._beat_s, worked) > self._stall_s:
                     self.total_stalls += 1
-                    self.stalls.append(late)
-                    del self.stalls[:-100]
-                wanted = cpu_now - cpu + queued_now - queued
-                self.busy += (min(wanted / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
+                    holder = onlooker.holder or "nobody known"
+                    log.warning("the event loop was held for %.0f ms by %s", worked * 1000, holder)
+                self.busy += (min((worked + waited) / elapsed, 1.0) - self.busy) * min(elapsed, 1.0)
                 wall, cpu, queued = wall_now, cpu_now, queued_now
 
 
-class _RunQueue:
+class _Onlooker:
+    """Which callback the main thread is in, once the process has worked for `patience_s` since the last `wind`.
+
+    A timer of CPU time that hardly ever goes off costs a system call for each beat; a second thread that looks on would take 3 %
+    of a busy loop's work, as it wakes and asks for the interpreter. In other threads nothing is seen. `loop_depth`: what is below
+    a callback on the stack.
+    """
+
+    def __init__(self, patience_s: float, loop_depth: int) -> None:
+        self._patience_s = patience_s
+        self._loop_depth = loop_depth
+        self._seen: list[tuple[CodeType, int]] = []  # code and line of each function, the innermost first
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            signal.signal(signal.SIGPROF, self._see)
+            signal.siginterrupt(signal.SIGPROF, False)
+
+    def wind(self) -> None:
+        """The loop is there."""
+        self._seen = []
+        if self._main:
+            signal.setitimer(signal.ITIMER_PROF, self._patience_s, self._patience_s / 2)
+
+    @property
+    def holder(self) -> str:
+        """The last callback seen, by the functions that it was in; an import by who imports."""
+        named = [(code, line) for code, line in self._seen if not code.co_filename.startswith("<frozen ")]
+        return " < ".join(f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in named[:_NAMED])
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._main:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)  # the default, should one be on its way, is the end
+
+    def _see(self, _: int, frame: FrameType | None) -> None:
+        stack = []
+        while frame is not None:
+            stack.append((frame.f_code, frame.f_lineno))
+            frame = frame.f_back
+        callback = stack[: -self._loop_depth]
+        if callback and callback[-1][0].co_filename != __file__:  # neither the loop nor its watch
+            self._seen = callback
+
+
+class RunQueue:
     """How long the thread that made this has ever waited for a processor."""
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import grpc.aio
 import httpx
 import msgspec
 import pytest
+import redis
 import yaml
 
 from millrace.inference.v1.inference_pb2 import GetRequest, WatchRequest
@@ -17,6 +18,7 @@ from millrace.inference.v1.inference_pb2_grpc import InferenceStub
 from services.chassis.errors import ERRORS, ErrorCode
 from services.cli.stack.handle import Stack
 from services.cli.stack.home import write_private
+from services.tasklog.core.keys import control_key
 from tests.support.doors import DOORS, Doors, Told, said, told_by
 from tests.support.waiting import eventually, wait_until
 
@@ -170,23 +172,70 @@ async def until_gone(doors: Doors, task: str) -> None:
         await eventually(gone, within_s=30, every_s=0.1)
 
 
-async def test_cancelled(doors: Doors) -> None:
-    """499, CANCELLED, `done`: a task that somebody cancels ends so for every reader."""
-    asking = {
-        door: asyncio.create_task(doors.ask(door, input=f"{LONG} {door}", key=f"{door}-{time.time()}"))
-        for door in ("chat", "chat stream", "grpc generate")
-    }
+@pytest.mark.parametrize("door", DOORS)
+async def test_cancelled(doors: Doors, door: str) -> None:
+    """499, CANCELLED, `done`: a task that somebody cancels ends so for who waits at the door, and for every other reader."""
+    fields = {"input": f"{LONG} {door}", "key": f"{door}-{time.time()}"}
+    stays = {"on_disconnect": "keep"} if door.startswith("chat") else {}  # the others' default: one body for one key
+    asking = asyncio.create_task(doors.ask(door, **fields, **stays))
+    task = (await doors.ask("tasks", **fields)).task
+    reading = asyncio.create_task(end_of(doors, task))
+    async with httpx.AsyncClient(base_url=f"{doors.http}/v1/tasks/", headers=doors.auth) as client:
+
+        async def runs() -> bool:
+            return (await client.get(task)).json()["state"] == "running"
+
+        await eventually(runs, within_s=30, every_s=0.1)
+        assert (await client.delete(task)).status_code == 202
+        told, end = await asking, await reading
+        assert told.task == task
+        by_the_table(door, told if told.code else Told(end), ErrorCode.CANCELLED)
+        view = (await client.get(task)).json()
+        assert (end, view["state"], view["error"]["code"]) == (ErrorCode.CANCELLED, "cancelled", ErrorCode.CANCELLED)
+
+
+@pytest.fixture
+async def damaged(crowded: Stack, doors: Doors) -> AsyncIterator[tuple[str, str]]:
+    """Key and id of a task that ended, and of whose claim Redis has something that no service ever wrote."""
+    key = f"damaged-{time.time()}"
+    task = (await doors.ask("tasks", key=key, input="[[sim tokens=2]]")).task
+    assert not await end_of(doors, task)
+    with redis.Redis(port=crowded.status.named("redis")[0].ports["port"]) as client:
+        client.hset(control_key(task), "claim", "no JSON")
+        yield key, task
+        client.delete(control_key(task))
+
+
+async def test_internal(crowded: Stack, doors: Doors, damaged: tuple[str, str]) -> None:
+    """500, INTERNAL, error: what no code planned for. Who reads gets an id to quote, and the gateway's log has it too."""
+    key, task = damaged
+    for door in DOORS:
+        by_the_table(door, await doors.ask(door, key=key, input="[[sim tokens=2]]"), ErrorCode.INTERNAL)
+    messages = []
+    async with httpx.AsyncClient(base_url=f"{doors.http}/v1/tasks/", headers=doors.auth) as client:
+        for path in (task, f"{task}/stream"):
+            response = await client.get(path)
+            error = response.json()["error"]
+            assert (response.status_code, error["code"]) == (500, ErrorCode.INTERNAL)
+            messages.append(error["message"])
+    async with grpc.aio.insecure_channel(doors.gateway.grpc) as channel:
+        stub = InferenceStub(channel)
+        for call in (
+            stub.Get(GetRequest(task=task), metadata=doors.metadata),
+            stub.Watch(WatchRequest(task=task), metadata=doors.metadata).read(),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert told_by(refused.value) == Told(ErrorCode.INTERNAL, grpc.StatusCode.INTERNAL)
+            messages.append(refused.value.details() or "")
     async with doors.socket() as socket:
-        submit = {"t": "submit", "model": "sim", "input": LONG, "max_tokens": 10_000}
-        await socket.send(msgspec.json.encode(submit).decode())
-        task = (await said(socket, "ack"))["task"]
-        async with httpx.AsyncClient(base_url=doors.http, headers=doors.auth) as client:
-            assert (await client.delete(f"/v1/tasks/{task}")).status_code == 202
-        done = await said(socket, "done")
-        assert (done["outcome"], done["error"]["code"]) == ("cancelled", "cancelled")
-    for asked in asking.values():
-        asked.cancel()
-    await asyncio.gather(*asking.values(), return_exceptions=True)
+        await socket.send(msgspec.json.encode({"t": "resume", "task": task}).decode())
+        error = await said(socket, "error")
+        assert error["code"] == ErrorCode.INTERNAL
+        messages.append(error["message"])
+    log = crowded.home.log("gateway-1").read_text()
+    for message in messages:
+        assert f"incident {message.rpartition(' ')[2]}\n" in log, message
 
 
 @pytest.fixture

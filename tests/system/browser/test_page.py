@@ -14,7 +14,7 @@ from tests.support.fake_gateway import KEY, FakeGateway, FakePlatform, answer_of
 
 PROMPT = "Once upon a time"
 TEXT = "".join(answer_of(PROMPT))
-LONG = 100  # pieces of an answer in the middle of which something happens, however slow the machine is
+LONG = 200  # pieces of an answer in the middle of which something happens, however slow the machine is
 LONG_TEXT = "".join(answer_of(PROMPT, LONG))
 
 
@@ -30,7 +30,7 @@ async def gateway() -> AsyncIterator[FakeGateway]:
 
 
 def make_long(gateway: FakeGateway) -> None:
-    """Answers take about five seconds from now on."""
+    """Answers take about ten seconds from now on."""
     gateway.platform.piece_s, gateway.platform.pieces = 0.05, LONG
 
 
@@ -205,7 +205,7 @@ async def test_a_cancelled_prompt_ends_where_it_is(gateway: FakeGateway, open_pa
 
 async def test_a_place_in_the_queue_is_shown(gateway: FakeGateway, open_page: OpenPage) -> None:
     """Position and estimate, until text comes."""
-    gateway.platform.queue_s = 0.8
+    gateway.platform.queue_s = 4.0
     page = await open_page(signed_in(gateway))
     await send(page, PROMPT)
     await expect(page.locator(".wait")).to_have_text("3rd in the queue, about 1.50 s to go")
