@@ -100,14 +100,14 @@ async def test_each_hop_of_a_prompt_gathers_for_less_time_than_the_one_before():
     """A bunch that the limiter's client sent together must not wait for a whole gap again at the cache and at the router."""
     assert batched.GAP_S > LOOKUP_GAP_S > ACCEPT_GAP_S
     waits = {}
-    for gap_s in (0.4, 0.0):
+    for gap_s in (2.0, 0.0):
         async with served(Echo()) as server, client_of(server.port, gap_s=gap_s) as client:
             await client.call(b"first", now() + 5)
             began = time.monotonic()
             await client.call(b"second", now() + 5)
             waits[gap_s] = time.monotonic() - began
-    assert waits[0.4] > 0.3
-    assert waits[0.0] < 0.2
+    assert waits[2.0] > 1.5
+    assert waits[0.0] < 1.0
 
 
 async def test_a_slow_call_holds_up_no_other():
@@ -142,8 +142,11 @@ async def test_no_answer_by_the_deadline_is_unavailable():
         assert not client._replicas[0].waiting
 
 
-async def test_an_answer_that_came_while_the_loop_was_held_up_counts():
+async def test_an_answer_that_came_while_the_loop_was_held_up_counts(monkeypatch):
     """The server was in time; that nobody read the answer is not its fault."""
+    monkeypatch.setattr(
+        batched, "LAST_LOOK_S", 1.0
+    )  # server and client share this process: neither has a turn meanwhile
     async with served(Echo()) as server, client_of(server.port) as client:
         call = asyncio.create_task(client.call(b"quick", now() + 0.2))
         await asyncio.sleep(0)  # on its way
@@ -256,7 +259,7 @@ async def test_work_for_a_caller_that_went_is_dropped():
     async with served(echo) as server:
         async with client_of(server.port) as client:
             waiting = asyncio.create_task(client.call(b"slow", now() + 30))
-            await asyncio.sleep(0.05)
+            await eventually(lambda: echo.messages)
         waiting.cancel()
         await eventually(lambda: echo.cancelled)
 

@@ -56,7 +56,7 @@ async def test_each_user_asks_one_prompt_after_the_other(load, gateway, capsys):
 
 async def test_an_answer_is_read_on_over_breaks(load, gateway):
     """From where the reader was: an accepted prompt is never asked again."""
-    gateway.cuts, gateway.platform.piece_s = [100, 3, 2, 4], 0.005
+    gateway.cuts, gateway.platform.piece_s = [100, 3, 2, 4], 0.02
     tally = await load.run(settings(load, gateway, users=1))
     assert tally.good
     assert tally.breaks == 3

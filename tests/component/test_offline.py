@@ -161,7 +161,8 @@ async def test_a_change_reaches_a_service(redis_url, folder):
             assert first.pools[0].slots == 8
             changed = asyncio.Event()
             watch.subscribe(lambda snapshot: changed.set() if snapshot.pools[0].slots == 12 else None)
-            (folder / "pool.yaml").write_text(POOL.format(name="tiny", slots=12))
+            (folder / "new").write_text(POOL.format(name="tiny", slots=12))
+            (folder / "new").replace(folder / "pool.yaml")  # whole at once, as by an editor
             await changed.wait()
     finally:
         process.terminate()

@@ -200,7 +200,8 @@ async def test_readiness_asks_the_model_itself():
     """Ready is who answers the probe as cancelled; a silent or broken model is not."""
     cancelled = Response(error_message="Request cancelled by client")
     broken = Response(error_message="Stub process 'tiny_0_0' is not healthy.")
-    for script, ready in ((plays(cancelled), True), (plays(broken), False), (plays(then=silence), False)):
-        async with engine(script, probe_s=0.2) as (subject, server):
+    cases = ((plays(cancelled), 5.0, True), (plays(broken), 5.0, False), (plays(then=silence), 0.2, False))
+    for script, probe_s, ready in cases:
+        async with engine(script, probe_s=probe_s) as (subject, server):
             assert await subject.ready() is ready
             assert any(tensor.name == "stop" for tensor in server.requests[0].inputs)

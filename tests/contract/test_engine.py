@@ -120,7 +120,7 @@ async def test_a_cancel_reaches_the_engine(subject: Subject):
         await stream.aclose()
     begun = time.monotonic()
     await subject.text("Open a file", 1)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 async def test_cancelling_the_reading_task_cancels_too(subject: Subject):
@@ -132,7 +132,7 @@ async def test_cancelling_the_reading_task_cancels_too(subject: Subject):
     await asyncio.gather(*running, return_exceptions=True)
     begun = time.monotonic()
     await subject.text("Open a file", 1)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 async def test_a_prompt_beyond_the_context_is_a_fatal_fault(subject: Subject):
@@ -178,5 +178,5 @@ async def test_a_dead_model_process_in_triton_is_a_fault_within_the_stall_time(o
             with pytest.raises(EngineFault) as fault:
                 [chunk async for chunk in stream]
         assert fault.value.kind is FaultKind.CONTINUE_ELSEWHERE
-        assert time.monotonic() - killed < SILENCE_S + 1
+        assert time.monotonic() - killed < SILENCE_S + 5
         assert not await engine.ready()

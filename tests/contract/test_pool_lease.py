@@ -14,7 +14,7 @@ from services.pools.core.ownership import Owner, owner_key
 from services.pools.owner_lookup import OwnerLookup
 from tests.model.forgetful_redis import forgetful_redis
 
-LEASE_S = 0.15
+LEASE_S = 0.6
 
 
 class InMemory:

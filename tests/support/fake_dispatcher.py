@@ -82,14 +82,15 @@ class FakeDispatcher:
         """The n-th attempt number of this owner."""
         return (self.epoch << 20) + n
 
-    def assign(self, what: Task, n: int = 1, *, previous: int = 0, attempts: int = 1) -> int:
+    def assign(self, what: Task, n: int = 1, *, previous: int = 0, attempts: int = 1, run_id: str = "") -> int:
         """Assign under attempt n; `previous` is a whole attempt number. Returns the attempt's number."""
         attempt = self.attempt(n)
-        self.say(assign=pb.Assign(task=what, attempt=attempt, previous_attempt=previous, attempts=attempts))
+        assign = pb.Assign(task=what, attempt=attempt, previous_attempt=previous, attempts=attempts, run_id=run_id)
+        self.say(assign=assign)
         return attempt
 
     def say(self, **event: Any) -> None:
-        """Send one event: `cancel=`, `drain=`, ..."""
+        """Send one event: `assign=`, `cancel=`, ..."""
         if self._stream:
             self._stream.send(pb.DispatcherEvent(**event))
 

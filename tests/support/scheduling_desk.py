@@ -18,7 +18,8 @@ class Desk:
     def __init__(self, *, caught_up=True, max_attempts=3):
         self.now = 100.0
         self.scheduler = Scheduler(TaskTable(EPOCH, 2.0, max_attempts, self.now), ServiceTimes(), "run")
-        self.scheduler.caught_up = caught_up
+        if caught_up:
+            self.scheduler.catch_up()
         self.table = self.scheduler.table
         self.streams = 0
 
