@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from services.cli.stack.handle import Stack
 from tests.support.components import component
@@ -11,6 +12,10 @@ from tests.support.timeouts import own_time_only
 
 # The tiny model's matrices are too small to share: a second thread would only wait. Read when numpy is first imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A machine that stands still for a moment is no fault of an example.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SHARED = ("redis_url", "kafka_bootstrap", "triton_address", "stack", "api_server")
 

@@ -106,7 +106,7 @@ async def test_a_task_is_logged_then_told_then_finished(dispatcher: FakeDispatch
         assert end.outcome.usage.completion_tokens == 20
         assert end.outcome.usage.prompt_tokens == 2
         assert end.outcome.timings.attempts == 1
-        assert 0 < end.outcome.timings.ttft_s < end.outcome.timings.total_s
+        assert 0 <= end.outcome.timings.ttft_s <= end.outcome.timings.total_s
         assert shown(room.frames) == (text, True)
         assert (finished.attempt, finished.run_id, finished.outcome) == (attempt, room.log.run_id, end.outcome)
         assert [(r.task, r.gen) for r in room.usage.records] == [("t1", attempt)]
@@ -114,16 +114,16 @@ async def test_a_task_is_logged_then_told_then_finished(dispatcher: FakeDispatch
 
 
 async def test_a_first_delta_does_not_wait_for_the_tick(dispatcher: FakeDispatcher) -> None:
-    """With a tick of a minute the first text is logged at once, and what follows waits."""
+    """With a tick of a second the first text is logged at once, and what follows waits."""
     engine = ScriptedEngine()
-    async with WorkerRoom(dispatcher, engine=engine, tick_s=0.05) as room:
-        room.worker._flusher._tick._shortest_s = room.worker._flusher._tick.length_s = 0.05
+    async with WorkerRoom(dispatcher, engine=engine, tick_s=1.0) as room:
+        room.worker._flusher._tick._shortest_s = room.worker._flusher._tick.length_s = 1.0
         dispatcher.assign(task("t1"))
         await dispatcher.hear("started", "t1")
         engine.feed("t1", "first")
         before = time.monotonic()
         await eventually(lambda: room.logged("t1"))
-        assert time.monotonic() - before < 0.045
+        assert time.monotonic() - before < 0.9
         engine.feed("t1", " second", " third", END)
         await dispatcher.hear("finished", "t1")
         assert [delta.text for delta in await deltas(room.log, "t1")] == ["first", " second third"]
@@ -243,7 +243,7 @@ async def test_a_worker_starts_although_one_gateway_is_dead_it_connects_in_the_b
 async def test_an_attempt_continues_where_another_stopped(dispatcher: FakeDispatcher) -> None:
     """A worker that takes over goes on from the logged text, under its gen, and the bytes are those of one answer."""
     log, usage = MemoryTokenLog(), MemoryUsageLog()
-    what = task("t1", "a long story [[sim rate=60]]", max_tokens=30)
+    what = task("t1", "a long story [[sim rate=20]]", max_tokens=30)
     async with WorkerRoom(dispatcher, name="w1", log=log, usage=usage) as first:
         gen = dispatcher.assign(what)
         await eventually(lambda: first.logged("t1") > 10)
@@ -252,7 +252,7 @@ async def test_an_attempt_continues_where_another_stopped(dispatcher: FakeDispat
         dispatcher.assign(what, 2, attempts=2)
         finished = await dispatcher.hear("finished", "t1")
         text, end = await read(log, "t1")
-        assert text == answer("a long story [[sim rate=60]]", 30)
+        assert text == answer("a long story [[sim rate=20]]", 30)
         assert end is not None
         assert end.gen == gen
         assert finished.outcome.timings.attempts == 2
@@ -306,7 +306,7 @@ async def test_a_stalled_engine_fails_the_attempt(dispatcher: FakeDispatcher) ->
     async with WorkerRoom(dispatcher, patience=Patience(first_token_s=30, stall_s=0.2)) as room:
         dispatcher.assign(task("t1", prompt))
         failed = await dispatcher.hear("finished", "t1")
-        assert failed.failure.startswith("the engine stalled: no further token for 0.")
+        assert failed.failure.startswith("the engine stalled: no further token for ")
         assert (await read(room.log, "t1"))[0] == answer(prompt, 4)
 
 
@@ -669,10 +669,10 @@ async def test_a_need_that_is_not_granted_is_given_up(dispatcher: FakeDispatcher
 async def test_a_run_that_changes_before_the_text_begins_asks_for_the_next_attempt(dispatcher: FakeDispatcher) -> None:
     """A header that may be forgotten fences nobody: the attempt is not used."""
     engine, log = ScriptedEngine(), MemoryTokenLog()
-    async with WorkerRoom(dispatcher, engine=engine, log=log):
+    async with WorkerRoom(dispatcher, engine=engine, log=log) as room:
         log.away = True
         attempt = dispatcher.assign(task("t1"))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: room.worker._runs)
         log.restart()
         log.away = False
         await dispatcher.hear("need", "t1", attempt)

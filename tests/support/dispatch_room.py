@@ -47,7 +47,7 @@ from tests.support.waiting import eventually
 POOL = "sim"
 ATTACH = method(dispatch_pb2, "Dispatch", "Attach")
 FAST = Pace(
-    renew_s=0.05, commit_horizon_s=0.1, commit_s=0.03, expect_s=0.3, claim_keep_s=60.0, tick_s=0.02, silence_s=0.3
+    renew_s=0.05, commit_horizon_s=0.1, commit_s=0.03, expect_s=0.3, claim_keep_s=60.0, tick_s=0.02, silence_s=1.0
 )
 
 

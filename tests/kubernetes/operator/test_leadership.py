@@ -39,7 +39,7 @@ class Candidate:
 @pytest.fixture
 async def kube(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[KubeCluster]:
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    for name, value in (("DURATION_S", 2), ("DEADLINE_S", 1.5), ("RETRY_S", 0.1)):
+    for name, value in (("DURATION_S", 6), ("DEADLINE_S", 4.5), ("RETRY_S", 0.1)):
         monkeypatch.setattr(leadership, name, value)
     cluster.kubectl("delete", "lease", LEASE, "--ignore-not-found")
     async with KubeCluster("default") as it:
@@ -58,7 +58,7 @@ async def test_one_leads_and_hands_over_when_it_leaves(kube: KubeCluster) -> Non
     began = time.monotonic()
     await first.leave()
     await eventually(lambda: second.leading)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
     await second.leave()
 
 
@@ -70,8 +70,8 @@ async def test_a_dead_leader_is_followed_once_its_lease_ran_out(kube: KubeCluste
     await asyncio.sleep(0.5)
     began = time.monotonic()
     await first.die()
-    await eventually(lambda: second.leading)
-    assert 1.0 < time.monotonic() - began < 5.0
+    await eventually(lambda: second.leading, within_s=30)
+    assert 4.0 < time.monotonic() - began < 15.0
     await second.leave()
     lease = await kube.get("Lease", ("default", LEASE))
     assert lease
@@ -95,7 +95,7 @@ async def test_a_leader_that_cannot_renew_stops_acting_before_another_one_starts
             monkeypatch.setattr(kube, verb, away)
         second = Candidate(other, "second")
         both = False
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not second.leading:
                 both = both or (first.leading and second.leading)
                 await asyncio.sleep(0.01)
