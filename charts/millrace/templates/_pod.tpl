@@ -107,7 +107,7 @@ spec:
             httpGet: {path: /readyz, port: admin}
             periodSeconds: 2
             timeoutSeconds: 2
-            failureThreshold: 2
+            failureThreshold: 5  # a store that restarts is missed by all replicas, and none left means no answer at all
           livenessProbe:
             httpGet: {path: /healthz, port: admin}
             periodSeconds: 10
