@@ -9,9 +9,11 @@ import signal
 import threading
 import time
 from types import CodeType, FrameType
-from typing import Self
+from typing import Self, TypeAlias
 
 from services.chassis.background import call_off
+
+Stack: TypeAlias = list[tuple[CodeType, int]]  # code and line of each function, the innermost first
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class _Onlooker:
     def __init__(self, patience_s: float, loop_depth: int) -> None:
         self._patience_s = patience_s
         self._loop_depth = loop_depth
-        self._seen: list[tuple[CodeType, int]] = []  # code and line of each function, the innermost first
+        self._seen: dict[CodeType, tuple[int, Stack]] = {}  # by callback: how often, and how last
         self._main = threading.current_thread() is threading.main_thread()
         if self._main:
             signal.signal(signal.SIGPROF, self._see)
@@ -81,14 +83,15 @@ class _Onlooker:
 
     def wind(self) -> None:
         """The loop is there."""
-        self._seen = []
+        self._seen = {}
         if self._main:
             signal.setitimer(signal.ITIMER_PROF, self._patience_s, self._patience_s / 2)
 
     @property
     def holder(self) -> str:
-        """The last callback seen, by the functions that it was in; an import by who imports."""
-        named = [(code, line) for code, line in self._seen if not code.co_filename.startswith("<frozen ")]
+        """The callback that was seen most, by the functions that it was in; an import by who imports."""
+        _, stack = max(self._seen.values(), key=lambda seen: seen[0], default=(0, []))
+        named = [(code, line) for code, line in stack if not code.co_filename.startswith("<frozen ")]
         return " < ".join(f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in named[:_NAMED])
 
     def close(self) -> None:
@@ -98,13 +101,15 @@ class _Onlooker:
             signal.signal(signal.SIGPROF, signal.SIG_IGN)  # the default, should one be on its way, is the end
 
     def _see(self, _: int, frame: FrameType | None) -> None:
-        stack = []
+        stack: Stack = []
         while frame is not None:
             stack.append((frame.f_code, frame.f_lineno))
             frame = frame.f_back
         callback = stack[: -self._loop_depth]
         if callback and callback[-1][0].co_filename != __file__:  # neither the loop nor its watch
-            self._seen = callback
+            outermost = callback[-1][0]
+            times = self._seen[outermost][0] if outermost in self._seen else 0
+            self._seen[outermost] = (times + 1, callback)
 
 
 class RunQueue:
