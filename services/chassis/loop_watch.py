@@ -68,7 +68,8 @@ class _Onlooker:
     """Which callback the main thread is in, once the process has worked for `patience_s` since the last `wind`.
 
     A timer of CPU time that hardly ever goes off costs a system call for each beat; a second thread that looks on would take 3 %
-    of a busy loop's work, as it wakes and asks for the interpreter. In other threads nothing is seen. `loop_depth`: what is below
+    of a busy loop's work, as it wakes and asks for the interpreter. In other threads nothing is seen, and on a crowded machine the
+    kernel may miss to ring. `loop_depth`: what is below
     a callback on the stack.
     """
 

@@ -25,8 +25,9 @@ async def start(service):
     service.spawn("the holder", serve(service))
 
 async def serve(service):
-    await asyncio.sleep(0.3)
-    hold()
+    for _ in range(10):  # the kernel's CPU timer misses some on a crowded machine
+        await asyncio.sleep(0.3)
+        hold()
     await asyncio.sleep(0.3)
     service.stop()
 
@@ -43,8 +44,7 @@ def test_a_service_whose_loop_is_held_is_found_with_its_holder(tmp_path: Path) -
     program.write_text(SERVICE)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MILLRACE_HELD__ADMIN_PORT": "0"}
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stderr.count("the event loop was held for") == 2, done.stderr
-    (stall,) = stalls_in(done.stderr)
-    assert " by work (" in stall
-    assert f" < hold ({program}:" in stall
-    assert f" < serve ({program}:" in stall
+    stalls = stalls_in(done.stderr)
+    assert len(stalls) >= 5, done.stderr
+    assert any(f" < hold ({program}:" in stall and f" < serve ({program}:" in stall for stall in stalls), done.stderr
+    assert not any(f" < start ({program}:" in stall for stall in stalls), done.stderr

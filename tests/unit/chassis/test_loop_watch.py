@@ -45,14 +45,16 @@ def test_a_held_loop_is_counted_and_its_holder_is_named(new_loop, caplog):
     """The log has function, file and line of who held the loop, and who called it."""
 
     async def doing(watch: LoopWatch) -> None:
-        await asyncio.create_task(hold(0.2))
-        while not watch.total_stalls:
-            await asyncio.sleep(0.01)
+        for held in range(20):  # the kernel's CPU timer misses some on a crowded machine
+            await asyncio.create_task(hold(0.2))
+            while watch.total_stalls <= held:
+                await asyncio.sleep(0.01)
+            if "work_hard" in caplog.text:
+                return
 
-    assert on(new_loop, doing).total_stalls == 1
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    said = record.getMessage()
+    assert on(new_loop, doing).total_stalls == len(caplog.records)
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    said = caplog.records[-1].getMessage()
     assert said.startswith("the event loop was held for ")
     assert " by work_hard (" in said
     assert " < hold (" in said
