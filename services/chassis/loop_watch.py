@@ -69,8 +69,7 @@ class _Onlooker:
 
     A timer of CPU time that hardly ever goes off costs a system call for each beat; a second thread that looks on would take 3 %
     of a busy loop's work, as it wakes and asks for the interpreter. In other threads nothing is seen, and on a crowded machine the
-    kernel may miss to ring. `loop_depth`: what is below
-    a callback on the stack.
+    kernel rings late or not at all. `loop_depth`: what is below a callback on the stack.
     """
 
     def __init__(self, patience_s: float, loop_depth: int) -> None:
