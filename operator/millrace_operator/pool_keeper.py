@@ -115,8 +115,8 @@ class PoolKeeper:
         await self.report.tell(raw, policy_of(pool), sight, decision, wanted=wanted, now=now)
         with self._part("what was learned"):
             await self._keep(raw, now)
-        for one in self._refused.values():
-            raise ApiError(one.status, f"{one.what}: {one.words}")
+        if first := next(iter(self._refused.values()), None):
+            raise ApiError(first.status, f"{first.what}: {first.words}")
 
     @contextmanager
     def _part(self, what: str) -> Iterator[None]:

@@ -505,17 +505,8 @@ async def test_a_wish_that_a_worker_read_stops_a_task_that_nobody_follows():
 
 async def test_a_cancelled_leader_breaks_no_followers_stream():
     """One client leaves: the others read on under the same gen, without a restart, to one end each."""
-    engine = GatedEngine()
-    async with (
-        Room(pace=PATIENT) as room,
-        SignalsListener(Lookup(room)) as listener,
-        real_worker(room, engine) as readers,
-    ):
-        listener.follow([POOL])
-        leader, pages, twins = await twins_of_a_running_leader(room, readers)
-        await eventually(lambda: POOL in listener.signals)
-        await room.log.wish_cancel(leader.id, 60.0)
-        listener.cancel(POOL, leader.id)
+    async with Room(pace=PATIENT) as room, heard_twins(room) as (engine, cancel, leader, pages, twins):
+        await cancel(leader)
         await eventually(lambda: table(room).tasks[leader.id].cancel_wished)
         engine.feed("and ")
         await eventually(lambda: all(page.text == "shared and " for page in pages))  # logged with the wish beside it
@@ -534,19 +525,10 @@ async def test_a_cancelled_leader_breaks_no_followers_stream():
 
 async def test_a_leader_and_its_followers_are_cancelled_together():
     """When the last of them is, the engine stops; everybody's end says cancelled."""
-    engine = GatedEngine()
-    async with (
-        Room(pace=PATIENT) as room,
-        SignalsListener(Lookup(room)) as listener,
-        real_worker(room, engine) as readers,
-    ):
-        listener.follow([POOL])
-        leader, _, twins = await twins_of_a_running_leader(room, readers)
-        await eventually(lambda: POOL in listener.signals)
+    async with Room(pace=PATIENT) as room, heard_twins(room) as (engine, cancel, leader, _, twins):
         for task in (leader, *twins):
             assert not engine.stopped
-            await room.log.wish_cancel(task.id, 60.0)
-            listener.cancel(POOL, task.id)
+            await cancel(task)
             if task is not leader:
                 assert (await room.ended(task)).outcome.kind == OUTCOME_KIND_CANCELLED
         assert (await room.ended(leader)).outcome.kind == OUTCOME_KIND_CANCELLED
@@ -944,6 +926,24 @@ async def real_worker(room: Room, engine: GatedEngine) -> AsyncIterator[Readers]
     async with worker:
         yield readers
     watchdog.cancel()
+
+
+@contextlib.asynccontextmanager
+async def heard_twins(
+    room: Room,
+) -> AsyncIterator[tuple[GatedEngine, Callable[[Task], Awaitable[None]], Task, list[Page], list[Task]]]:
+    """An engine, how a gateway cancels a task, and the twins of a running leader."""
+    engine = GatedEngine()
+    async with SignalsListener(Lookup(room)) as listener, real_worker(room, engine) as readers:
+
+        async def cancel(task: Task) -> None:
+            await room.log.wish_cancel(task.id, 60.0)
+            listener.cancel(POOL, task.id)
+
+        listener.follow([POOL])
+        twins = await twins_of_a_running_leader(room, readers)
+        await eventually(lambda: POOL in listener.signals)
+        yield engine, cancel, *twins
 
 
 async def twins_of_a_running_leader(room: Room, readers: Readers) -> tuple[Task, list[Page], list[Task]]:

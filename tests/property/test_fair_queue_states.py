@@ -90,10 +90,10 @@ class FairQueueMachine(RuleBasedStateMachine):
 
 
 TestFairQueue = FairQueueMachine.TestCase
-TestFairQueue.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestFairQueue.settings = settings(max_examples=80, stateful_step_count=40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.floats(1, 1000))
 def test_backlogged_tenants_are_served_alike(seed, largest):
     """While tenants wait, what they were served differs by at most two of the costliest tasks, known or not beforehand."""

@@ -77,4 +77,4 @@ class OffsetsMachine(RuleBasedStateMachine):
 
 
 TestOffsets = OffsetsMachine.TestCase
-TestOffsets.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestOffsets.settings = settings(max_examples=60, stateful_step_count=25)

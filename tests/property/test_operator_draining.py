@@ -69,7 +69,7 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(happenings)
 def test_a_pool_gets_to_its_number_and_kills_nothing_before_the_deadline(story):
     """Whatever number is wanted when, whoever is ready, busy or late: the operator takes a step after each happening."""

@@ -14,7 +14,7 @@ from millrace_operator.core.scaling import BLIND_S, FROZEN_S, scale
 from millrace_operator.core.vocabulary import Bound, Learned, Manual, Memory, Mode, Observation, Policy, ScalingReason
 
 NOW = 1.7e9
-THOUSAND = settings(max_examples=1000, deadline=None)
+THOUSAND = settings(max_examples=1000)
 
 
 def drawn(make, **fixed):

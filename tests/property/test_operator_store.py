@@ -43,6 +43,17 @@ def deliver(server, store, number=10**6):
     del server.events[:number]
 
 
+def happen(server, store, what, which):
+    """Of a story's words those of the server and its watch; the others are about lists."""
+    match what:
+        case "write":
+            server.write(which)
+        case "delete":
+            server.delete(which)
+        case "deliver":
+            deliver(server, store, which)
+
+
 def versions(store):
     return {key[1]: int(body["metadata"]["resourceVersion"]) for key, body in store.all(KIND).items()}
 
@@ -61,20 +72,15 @@ happenings = st.lists(
 )
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(happenings)
 def test_whatever_comes_between_the_store_ends_at_what_is_there(story):
     """A list is asked for, answered and taken at any instants between changes and their events; each event comes, late."""
     server, store, listed, asked = Server(), Store((KIND,)), None, False
     before: dict[str, int] = {}
     for what, which in story:
+        happen(server, store, what, which)
         match what:
-            case "write":
-                server.write(which)
-            case "delete":
-                server.delete(which)
-            case "deliver":
-                deliver(server, store, which)
             case "ask":
                 store.begin(KIND)
                 listed, asked = None, True
@@ -90,21 +96,15 @@ def test_whatever_comes_between_the_store_ends_at_what_is_there(story):
     assert versions(store) == there(server)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(happenings)
 def test_a_list_makes_up_for_all_that_a_watch_did_not_tell(story):
     """Whatever was lost before it was asked for."""
     server, store = Server(), Store((KIND,))
     for what, which in story:
-        match what:
-            case "write":
-                server.write(which)
-            case "delete":
-                server.delete(which)
-            case "deliver":
-                deliver(server, store, which)
-            case "ask":
-                server.events.clear()
+        happen(server, store, what, which)
+        if what == "ask":
+            server.events.clear()
     server.events.clear()
     store.begin(KIND)
     store.replace(KIND, list(server.there.values()))

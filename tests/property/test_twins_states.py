@@ -105,4 +105,4 @@ class TwinsMachine(RuleBasedStateMachine):
 
 
 TestTwins = TwinsMachine.TestCase
-TestTwins.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTwins.settings = settings(max_examples=60, stateful_step_count=40)

@@ -144,22 +144,31 @@ async def test_unknown_task_and_gone(crowded: Stack) -> None:
     told = await doors.ask("tasks", input="[[sim tokens=2]]")
     for task, code in (("a" * 26, ErrorCode.UNKNOWN_TASK), (told.task, ErrorCode.GONE)):
         await until_gone(doors, task)
-        async with httpx.AsyncClient(base_url=doors.http, headers=doors.auth) as client:
-            for path in (f"/v1/tasks/{task}", f"/v1/tasks/{task}/stream"):
-                response = await client.get(path)
-                assert (response.status_code, response.json()["error"]["code"]) == (ERRORS[code].http, code)
-        async with grpc.aio.insecure_channel(doors.gateway.grpc) as channel:
-            stub = InferenceStub(channel)
-            for call in (
-                stub.Get(GetRequest(task=task), metadata=doors.metadata),
-                stub.Watch(WatchRequest(task=task), metadata=doors.metadata).read(),
-            ):
-                with pytest.raises(grpc.aio.AioRpcError) as error:
-                    await call
-                assert told_by(error.value) == Told(code, grpc.StatusCode.NOT_FOUND)
+        refusals = [told for told, _ in await refused_reads(doors, task)]
+        assert refusals == [Told(code, ERRORS[code].http)] * 2 + [Told(code, grpc.StatusCode.NOT_FOUND)] * 2
         async with doors.socket() as socket:
             await socket.send(msgspec.json.encode({"t": "resume", "task": task}).decode())
             assert (await said(socket, "gone"))["code"] == ("expired" if code is ErrorCode.GONE else "unknown")
+
+
+async def refused_reads(doors: Doors, task: str) -> list[tuple[Told, str]]:
+    """What is told, with its message, to who reads a task: its state and its stream over HTTP, then the same over gRPC."""
+    refusals = []
+    async with httpx.AsyncClient(base_url=f"{doors.http}/v1/tasks/", headers=doors.auth) as client:
+        for path in (task, f"{task}/stream"):
+            response = await client.get(path)
+            error = response.json()["error"]
+            refusals.append((Told(error["code"], response.status_code), error["message"]))
+    async with grpc.aio.insecure_channel(doors.gateway.grpc) as channel:
+        stub = InferenceStub(channel)
+        for call in (
+            stub.Get(GetRequest(task=task), metadata=doors.metadata),
+            stub.Watch(WatchRequest(task=task), metadata=doors.metadata).read(),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            refusals.append((told_by(refused.value), refused.value.details() or ""))
+    return refusals
 
 
 async def until_gone(doors: Doors, task: str) -> None:
@@ -211,23 +220,10 @@ async def test_internal(crowded: Stack, doors: Doors, damaged: tuple[str, str]) 
     key, task = damaged
     for door in DOORS:
         by_the_table(door, await doors.ask(door, key=key, input="[[sim tokens=2]]"), ErrorCode.INTERNAL)
-    messages = []
-    async with httpx.AsyncClient(base_url=f"{doors.http}/v1/tasks/", headers=doors.auth) as client:
-        for path in (task, f"{task}/stream"):
-            response = await client.get(path)
-            error = response.json()["error"]
-            assert (response.status_code, error["code"]) == (500, ErrorCode.INTERNAL)
-            messages.append(error["message"])
-    async with grpc.aio.insecure_channel(doors.gateway.grpc) as channel:
-        stub = InferenceStub(channel)
-        for call in (
-            stub.Get(GetRequest(task=task), metadata=doors.metadata),
-            stub.Watch(WatchRequest(task=task), metadata=doors.metadata).read(),
-        ):
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await call
-            assert told_by(refused.value) == Told(ErrorCode.INTERNAL, grpc.StatusCode.INTERNAL)
-            messages.append(refused.value.details() or "")
+    reads = await refused_reads(doors, task)
+    code = ErrorCode.INTERNAL
+    assert [told for told, _ in reads] == [Told(code, 500)] * 2 + [Told(code, grpc.StatusCode.INTERNAL)] * 2
+    messages = [message for _, message in reads]
     async with doors.socket() as socket:
         await socket.send(msgspec.json.encode({"t": "resume", "task": task}).decode())
         error = await said(socket, "error")

@@ -247,7 +247,7 @@ GOOD = st.just(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(SETS, GOOD), min_size=1, max_size=4), st.booleans())
 def test_whatever_stands_there_the_best_of_it_is_in_force(sets, remembers):
     """It compiles, has nothing that is not there, is the whole set when that is good, and does not depend on order."""
