@@ -1,6 +1,5 @@
 """The detector of these tests itself: what it catches, and what it lets pass."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +51,7 @@ def outcome(tmp_path: Path):
         options = ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-p", "tests.support.held_loops", *options, "-q", "test_it.py"],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+            cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done.stdout + done.stderr
 

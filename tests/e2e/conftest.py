@@ -1,6 +1,5 @@
 """A real cluster with the chart in it. KUBECONFIG names one of yours; without it `deploy/cluster` brings one up."""
 
-import json
 import os
 import re
 import subprocess
@@ -15,6 +14,7 @@ from tests.support.timeouts import own_time_only
 
 EVIDENCE = ROOT / "build" / "e2e"
 CLUSTER = ROOT / "deploy" / "cluster" / "cluster"
+GISTS = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,11 +56,18 @@ def installed(kubeconfig: Path) -> Iterator[Installation]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """What the cluster looked like when a scenario failed."""
+    """What the cluster looked like when a scenario failed: all of it in files, the gist for the end of the output."""
     outcome = yield
     report = outcome.get_result()
     it = getattr(item, "funcargs", {}).get("installed")
     if report.failed and it is not None:
         folder = EVIDENCE / item.name
         it.dump(folder)
-        report.sections.append(("evidence", json.dumps(str(folder))))
+        item.config.stash.setdefault(GISTS, []).append(f"{item.name}, more in {folder}\n{it.gist()}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Last, where people look first."""
+    for gist in config.stash.get(GISTS, []):
+        terminalreporter.section("evidence")
+        terminalreporter.line(gist)

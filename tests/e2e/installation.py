@@ -198,3 +198,8 @@ class Installation:
         for pod in re.findall(r"^pod/\S+$", said, re.MULTILINE):  # and nothing else: the API server may be away
             logs = self.kubectl("logs", pod, "--all-containers", "--tail=500", fails=None)
             (folder / f"{pod.removeprefix('pod/')}.log").write_text(logs)
+
+    def gist(self) -> str:
+        """Pools, pods and the last events, a line each."""
+        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", fails=None).splitlines()[-15:]
+        return "\n".join([self.kubectl("get", "wp,pods", fails=None), *events])

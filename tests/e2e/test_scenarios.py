@@ -1,12 +1,13 @@
 """What an operator of the platform does with helm and kubectl, and what must come of it."""
 
+import asyncio
 import secrets
-import threading
 import time
 
 import pytest
 
 from services.client import MillraceError, SyncClient
+from tests.e2e.crowd import crowd
 from tests.e2e.installation import NAMESPACE, Installation, scenario
 
 
@@ -22,28 +23,18 @@ def test_one_helm_install_on_an_empty_cluster_answers_on_every_transport(install
 
 
 @scenario("scale")
-def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings_one(installed: Installation) -> None:
+async def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings_one(
+    installed: Installation,
+) -> None:
     """WorkerPool simulator: 0 -> more -> 0 -> 1, and the reasons are in the events."""
     quick = '{"spec":{"queue":{"maxSeconds":600},"scaling":{"idleSeconds":5,"hold":{"mode":"Fixed","seconds":5}}}}'
     installed.kubectl("patch", "wp", "simulator", "--type=merge", "-p", quick)
     installed.until(lambda: not installed.pods("simulator"), 150)
-    answers: list[str] = []
-
-    def ask() -> None:
-        answers.append(installed.ask("go", model="simulator", max_tokens=600, deadline_s=240))
-
-    crowd = [threading.Thread(target=ask) for _ in range(40)]
     began = time.monotonic()
-    for one in crowd:
-        one.start()
-    # How soon is what `from-zero` measures; here a disk that is still busy with the images may hold up Kafka for seconds.
-    seconds = installed.until(lambda: int(installed.field("wp/simulator", ".spec.replicas")) >= 1, 60)
-    print(f"\nfrom the first prompt at zero to the order of a worker: under {seconds:.1f} s")
-    installed.until(lambda: len(installed.pods("simulator")) >= 2, 60)
-    for one in crowd:
-        one.join(timeout=240)
-    assert len(answers) == 40
-    print(f"40 answers of 12 s each after {time.monotonic() - began:.0f} s")
+    async with crowd(installed, "work", 32, model="simulator", tokens=300, rate=15) as readers:
+        print(f"\nfrom the first prompt at zero to 32 answers that run: {time.monotonic() - began:.0f} s")
+        assert len(await asyncio.to_thread(installed.pods, "simulator")) >= 2
+    assert readers.wrong == []
     installed.until(lambda: installed.field("wp/simulator", ".spec.replicas") == "0", 180)
     installed.until(lambda: not installed.pods("simulator"), 90)
     assert installed.ask("again", model="simulator", max_tokens=8, deadline_s=120)
@@ -52,22 +43,14 @@ def test_work_makes_pods_and_idle_drains_them_to_zero_and_the_next_prompt_brings
 
 
 @scenario("worker-deleted")
-def test_a_worker_deleted_in_mid_answer_loses_no_byte(installed: Installation) -> None:
+async def test_a_worker_deleted_in_mid_answer_loses_no_byte(installed: Installation) -> None:
     """Politely or not: the answer goes on elsewhere and is the one that an undisturbed worker gives."""
-    whole = installed.ask("long", model="simulator", max_tokens=300, deadline_s=240)
     for grace in ("--grace-period=300", "--grace-period=0"):
-        texts: list[str] = []
-        reader = threading.Thread(
-            target=lambda found=texts: found.append(
-                installed.ask("long", model="simulator", max_tokens=300, deadline_s=240)
-            )
-        )
-        reader.start()
-        time.sleep(2)
         force = ["--force"] if grace.endswith("=0") else []
-        installed.kubectl("delete", "pod", "-l", "millrace.dev/pool=simulator", grace, *force, "--wait=false")
-        reader.join(timeout=240)
-        assert texts == [whole]
+        workers = ("pod", "-l", "millrace.dev/pool=simulator")
+        async with crowd(installed, grace, 1, model="simulator", tokens=300, rate=25) as readers:
+            await asyncio.to_thread(installed.kubectl, "delete", *workers, grace, *force, "--wait=false")
+        assert readers.wrong == []
 
 
 @scenario("kubectl")
