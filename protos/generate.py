@@ -7,28 +7,22 @@ The generated code is committed and never edited. The proto path, the package an
 """
 
 import filecmp
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
+FOR_CLIENTS = "millrace/inference/v1/inference.proto"
 
 
 def generate(into: Path) -> None:
-    """Run protoc with the message, typing and gRPC plugins; every proto gets all three."""
+    """Messages and their types of every proto; stubs of what clients call by gRPC (services use plain connections)."""
     files = sorted(str(p.relative_to(HERE)) for p in HERE.glob("millrace/**/*.proto"))
-    subprocess.run(
-        [
-            sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={HERE}",
-            f"--python_out={into}", f"--pyi_out={into}", f"--grpc_python_out={into}", *files,
-        ],
-        check=True,
-        cwd=HERE,
-    )  # fmt: skip
-    for stub in into.glob("millrace/**/*_pb2_grpc.py"):
-        if "class " not in stub.read_text():  # a proto without a service
-            stub.unlink()
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={HERE}"]
+    subprocess.run([*protoc, f"--python_out={into}", f"--pyi_out={into}", *files], check=True, cwd=HERE)
+    subprocess.run([*protoc, f"--grpc_python_out={into}", FOR_CLIENTS], check=True, cwd=HERE)
 
 
 def stale(fresh: Path, committed: Path) -> list[str]:
@@ -49,7 +43,8 @@ def main() -> int:
     """Write or check; the exit status says whether the committed code was current."""
     gen = HERE / "gen"
     if "--check" not in sys.argv:
-        gen.mkdir(exist_ok=True)
+        shutil.rmtree(gen, ignore_errors=True)
+        gen.mkdir()
         generate(gen)
         return 0
     with tempfile.TemporaryDirectory() as scratch:
