@@ -50,7 +50,9 @@ def installed(kubeconfig: Path) -> Iterator[Installation]:
     print(f"\nfrom helm install to the first token: {it.first_token_s:.0f} s")
     yield it
     if "KUBECONFIG" in os.environ and "MILLRACE_E2E_KEEP" not in os.environ:  # ours goes as a whole
-        it.kubectl("delete", "wp", "--all", "--timeout=180s", timeout_s=190)  # while there is an operator that lets them go
+        it.kubectl(
+            "delete", "wp", "--all", "--timeout=180s", timeout_s=190
+        )  # while there is an operator that lets them go
         it.helm("uninstall", "millrace", "--wait")
         it.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,9 @@ class Installation:
         """As the tenant demo."""
         return SyncClient(f"http://{self.gateway}", self.key)
 
-    def ask(self, prompt: str, *, key: str = "", model: str = "tiny", **options: Any) -> str:
+    def ask(self, prompt: str, *, model: str = "tiny", **options: Any) -> str:
         """The whole answer, over WebSocket."""
-        with SyncClient(f"http://{self.gateway}", key or self.key) as client:
+        with self.client() as client:
             return str(client.generate(prompt, model=model, **options).text)
 
     def operators(self) -> set[str]:
@@ -143,6 +144,15 @@ class Installation:
         """Of the first container of each pod of the services."""
         pods = self.get("pods", "-l", "app.kubernetes.io/instance=millrace")["items"]
         return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
+
+    def usage(self, pod: str) -> tuple[float, float, float]:
+        """By the kubelet, which looks every 10 s or so: when it looked (s), CPU the pod took until then (s), RSS (MiB)."""
+        node = self.field(f"pod/{pod}", ".spec.nodeName")
+        summary = json.loads(self.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+        found = next(one for one in summary["pods"] if one["podRef"]["name"] == pod)
+        cpu, memory = found["cpu"], found["memory"]
+        looked = datetime.fromisoformat(cpu["time"]).timestamp()
+        return looked, cpu["usageCoreNanoSeconds"] / 1e9, memory["rssBytes"] / 2**20
 
     def install(self, **values: bool) -> float:
         """Install the chart with its development stores and these of its values; seconds until the first answer."""

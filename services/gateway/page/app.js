@@ -7,6 +7,7 @@ import { forgetKey, keepCards, keepDials, keepKey, loadCards, loadDials, takeKey
 
 const $ = (id) => document.getElementById(id);
 const DIALS = ["model", "max_tokens", "temperature", "class", "cache"];
+const MODELS_MS = 8_000;
 
 const line = new Line();
 const cards = new Map(); // by idempotency key, oldest first
@@ -45,7 +46,7 @@ async function showRoom() {
 
 async function fillModels() {
   const kept = loadDials();
-  const models = await ask("GET", "/v1/models", key).catch(() => ({ data: [] }));
+  const models = await ask("GET", "/v1/models", key, AbortSignal.timeout(MODELS_MS)).catch(() => ({ data: [] }));
   const names = models.data.map((model) => model.id).sort((a, b) => (b === "tiny") - (a === "tiny") || a.localeCompare(b));
   if ($("model").options.length === 0) $("model").append(...names.map((name) => new Option(name)));
   if (names.includes(kept.model)) $("model").value = kept.model;
@@ -211,13 +212,14 @@ function dials() {
   return asked;
 }
 
-$("composer").addEventListener("submit", (event) => {
+$("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
   const prompt = $("prompt").value;
   if (!prompt.trim()) return;
-  submit(prompt, dials());
   $("prompt").value = "";
   $("prompt").focus();
+  if (!$("model").value) await fillModels(); // typed before they came
+  submit(prompt, dials());
 });
 
 $("composer").addEventListener("change", () => keepDials(dials()));

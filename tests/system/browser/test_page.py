@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from services.gateway.http.page import PAGE
 from tests.support.browser import OpenPage
@@ -61,6 +61,28 @@ async def test_a_prompt_is_acknowledged_answered_and_accounted_for(gateway: Fake
     await expect(page.locator(".tokens")).to_have_text("24")
     await expect(page.locator(".account")).to_contain_text("7 prompt tokens (2 known to the engine)")
     await expect(page.locator("#announcer")).to_have_text("Answer complete")
+
+
+async def test_a_prompt_sent_before_the_models_are_known_waits_for_them(
+    gateway: FakeGateway, open_page: OpenPage
+) -> None:
+    """And asks for them again when the first question for them fails."""
+    page = await open_page(gateway.url)
+    questions: list[Route] = []
+
+    async def once_sent(route: Route) -> None:
+        questions.append(route)
+        if len(questions) > 1:
+            await questions[0].abort()
+            await route.continue_()
+
+    await page.route("**/v1/models", once_sent)
+    await page.goto(signed_in(gateway))
+    await send(page, PROMPT)
+    await finished(page)
+    assert len(questions) == 2
+    (task,) = gateway.platform.tasks.values()
+    assert task.body["model"] == "tiny"
 
 
 async def test_the_dials_are_what_is_asked_for_and_stay_over_a_reload(
