@@ -146,13 +146,13 @@ class Installation:
         return {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
 
     def usage(self, pod: str) -> tuple[float, float, float]:
-        """By the kubelet, which looks every 10 s or so: when it looked (s), CPU the pod took until then (s), RSS (MiB)."""
+        """By the kubelet, which looks every 10 s or so: when it looked (s), CPU the pod took until then (s), memory (MiB)."""
         node = self.field(f"pod/{pod}", ".spec.nodeName")
         summary = json.loads(self.kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
         found = next(one for one in summary["pods"] if one["podRef"]["name"] == pod)
         cpu, memory = found["cpu"], found["memory"]
         looked = datetime.fromisoformat(cpu["time"]).timestamp()
-        return looked, cpu["usageCoreNanoSeconds"] / 1e9, memory["rssBytes"] / 2**20
+        return looked, cpu["usageCoreNanoSeconds"] / 1e9, memory["workingSetBytes"] / 2**20
 
     def install(self, **values: bool) -> float:
         """Install the chart with its development stores and these of its values; seconds until the first answer."""

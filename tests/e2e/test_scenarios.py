@@ -128,8 +128,8 @@ def test_an_idle_operator_takes_three_percent_of_a_core_and_128_mib(installed: I
     pod = installed.leader()
     began, before, _ = installed.usage(pod)
     installed.until(lambda: installed.usage(pod)[0] >= began + 30, 90)
-    ended, after, rss = installed.usage(pod)
+    ended, after, memory = installed.usage(pod)
     share = (after - before) / (ended - began)
-    print(f"\noperator: {100 * share:.1f} % of a core, {rss:.0f} MiB")
+    print(f"\noperator: {100 * share:.1f} % of a core, {memory:.0f} MiB")
     assert share <= 0.03
-    assert rss <= 128
+    assert memory <= 128
