@@ -28,6 +28,7 @@ function showDoor(problem) {
   key = "";
   forgetKey();
   $("room").hidden = true;
+  $("model").replaceChildren(); // another key may use others
   $("door").hidden = false;
   $("door-problem").hidden = !problem;
   if (problem) $("door-problem").textContent = `${problem.code}: ${problem.message}`;
@@ -46,8 +47,10 @@ async function showRoom() {
 
 async function fillModels() {
   const kept = loadDials();
+  const mine = key;
   const models = await ask("GET", "/v1/models", key, AbortSignal.timeout(MODELS_MS)).catch(() => ({ data: [] }));
   const names = models.data.map((model) => model.id).sort((a, b) => (b === "tiny") - (a === "tiny") || a.localeCompare(b));
+  if (mine !== key) return;
   if ($("model").options.length === 0) $("model").append(...names.map((name) => new Option(name)));
   if (names.includes(kept.model)) $("model").value = kept.model;
 }
@@ -236,20 +239,22 @@ $("door-form").addEventListener("submit", (event) => {
   if ($("key").value.trim()) enter($("key").value.trim());
 });
 
-$("clear").addEventListener("click", () => {
-  for (const [name, card] of cards) {
-    if (card.unfinished) continue;
-    cards.delete(name);
+function forget(some) {
+  for (const card of some) {
+    cards.delete(card.data.key);
     byTask.delete(card.data.task);
     card.element.remove();
     card.entry.remove();
   }
   showHistory();
   save();
-});
+}
+
+$("clear").addEventListener("click", () => forget([...cards.values()].filter((card) => !card.unfinished)));
 
 $("leave").addEventListener("click", () => {
   line.close();
+  forget([...cards.values()]); // whoever comes next is somebody else, and would ask in their own name
   showDoor();
 });
 

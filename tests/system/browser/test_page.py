@@ -118,6 +118,25 @@ async def test_the_key_leaves_the_address_and_stays_in_the_tab(gateway: FakeGate
     await expect(page.locator("#door")).to_be_visible()
 
 
+async def test_signing_out_leaves_nothing_to_who_comes_next(gateway: FakeGateway, open_page: OpenPage) -> None:
+    """No answers, no prompt that is still to be accepted, no models; not after a reload either."""
+    page = await open_page(signed_in(gateway))
+    await send(page, PROMPT)
+    await finished(page)
+    make_long(gateway)
+    await send(page, "still running")
+    await expect(page.locator(".card")).to_have_count(2)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.locator(".card")).to_have_count(0)
+    await expect(page.locator("#model option")).to_have_count(0)
+    await page.get_by_label("API key").fill(KEY)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.locator("#model option")).to_have_count(2)
+    await page.reload()
+    await expect(page.locator("#room")).to_be_visible()
+    await expect(page.locator(".card")).to_have_count(0)
+
+
 async def test_a_wrong_key_shows_the_error_and_the_right_one_gets_in(gateway: FakeGateway, open_page: OpenPage) -> None:
     """The refusal is shown with its code at the door."""
     page = await open_page(f"{gateway.url}/#key=mr_wrong")
