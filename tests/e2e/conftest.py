@@ -50,16 +50,14 @@ def installed(kubeconfig: Path) -> Iterator[Installation]:
     print(f"\nfrom helm install to the first token: {it.first_token_s:.0f} s")
     yield it
     if "KUBECONFIG" in os.environ and "MILLRACE_E2E_KEEP" not in os.environ:  # ours goes as a whole
-        it.kubectl(
-            "delete", "wp", "--all", "--timeout=180s", timeout_s=190
-        )  # while there is an operator that lets them go
+        it.kubectl("delete", "wp", "--all", "--timeout=180s", timeout_s=190)  # an operator must let them go
         it.helm("uninstall", "millrace", "--wait")
         it.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """What the cluster looked like when a scenario failed: all of it in files, the gist for the end of the output."""
+    """What the cluster looked like when a scenario failed: all of it in files, the gist at the end."""
     outcome = yield
     report = outcome.get_result()
     it = getattr(item, "funcargs", {}).get("installed")
@@ -70,7 +68,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Last, where people look first."""
+    """Just above the summary, where people look first."""
     for gist in config.stash.get(GISTS, []):
         terminalreporter.section("evidence")
         terminalreporter.line(gist)
