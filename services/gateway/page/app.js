@@ -219,10 +219,11 @@ $("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
   const prompt = $("prompt").value;
   if (!prompt.trim()) return;
+  const mine = key;
   $("prompt").value = "";
   $("prompt").focus();
   if (!$("model").value) await fillModels(); // typed before they came
-  submit(prompt, dials());
+  if (mine === key) submit(prompt, dials());
 });
 
 $("composer").addEventListener("change", () => keepDials(dials()));

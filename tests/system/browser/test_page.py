@@ -85,6 +85,27 @@ async def test_a_prompt_sent_before_the_models_are_known_waits_for_them(
     assert task.body["model"] == "tiny"
 
 
+async def test_a_prompt_that_waits_for_the_models_goes_with_who_signs_out(
+    gateway: FakeGateway, open_page: OpenPage
+) -> None:
+    """It is not sent in the name of whoever comes next."""
+    page = await open_page(gateway.url)
+    held: list[Route] = []
+    await page.route("**/v1/models", lambda route: held.append(route))
+    await page.goto(signed_in(gateway))
+    await send(page, PROMPT)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.locator("#door")).to_be_visible()
+    for route in held:
+        await route.abort()
+    await page.unroute("**/v1/models")
+    await page.get_by_label("API key").fill(KEY)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.locator("#model option")).to_have_count(2)
+    await expect(page.locator(".card")).to_have_count(0)
+    assert not gateway.platform.submits
+
+
 async def test_the_dials_are_what_is_asked_for_and_stay_over_a_reload(
     gateway: FakeGateway, open_page: OpenPage
 ) -> None:
