@@ -42,14 +42,14 @@ def stale(fresh: Path, committed: Path) -> list[str]:
 def main() -> int:
     """Write or check; the exit status says whether the committed code was current."""
     gen = HERE / "gen"
-    if "--check" not in sys.argv:
-        shutil.rmtree(gen, ignore_errors=True)
-        gen.mkdir()
-        generate(gen)
-        return 0
     with tempfile.TemporaryDirectory() as scratch:
-        generate(Path(scratch))
-        differing = stale(Path(scratch), gen)
+        fresh = Path(scratch)
+        generate(fresh)
+        if "--check" not in sys.argv:
+            shutil.rmtree(gen, ignore_errors=True)
+            shutil.copytree(fresh, gen)
+            return 0
+        differing = stale(fresh, gen)
     for name in differing:
         print(f"protos/gen/{name} is not current: run `make protos`")
     return 1 if differing else 0

@@ -63,8 +63,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     it = getattr(item, "funcargs", {}).get("installed")
     if report.failed and it is not None:
         folder = EVIDENCE / item.name
-        it.dump(folder)
-        item.config.stash.setdefault(GISTS, []).append(f"{item.name}, more in {folder}\n{it.gist()}")
+        item.config.stash.setdefault(GISTS, []).append(f"{item.name}, more in {folder}\n{it.dump(folder)}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -189,27 +189,25 @@ class Installation:
         try:
             yield
         except Exception:
-            self.dump(folder)
-            print(f"\nevidence: {folder}")
+            print(f"\nevidence, more in {folder}\n{self.dump(folder)}")
             raise
 
-    def dump(self, folder: Path) -> None:
-        """Nodes, pods, events, custom resources and logs."""
+    def dump(self, folder: Path) -> str:
+        """Nodes, pods, events, custom resources and logs, in files; the gist of it: pools, pods and the last events."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, arguments in {
+        commands = {
             "nodes": ("describe", "nodes"),
+            "pools": ("get", "wp"),
             "pods": ("get", "pods", "-o", "wide"),
             "describe": ("describe", "pods"),
             "events": ("get", "events", "--sort-by=.lastTimestamp"),
             "millrace": ("get", "millrace", "-o", "yaml"),
-        }.items():
-            (folder / f"{name}.txt").write_text(self.kubectl(*arguments, fails=None))
-        said = self.kubectl("get", "pods", "-o", "name", fails=None)
-        for pod in re.findall(r"^pod/\S+$", said, re.MULTILINE):  # and nothing else: the API server may be away
+        }
+        said = {name: self.kubectl(*arguments, fails=None) for name, arguments in commands.items()}
+        for name, text in said.items():
+            (folder / f"{name}.txt").write_text(text)
+        names = self.kubectl("get", "pods", "-o", "name", fails=None)
+        for pod in re.findall(r"^pod/\S+$", names, re.MULTILINE):  # and nothing else: the API server may be away
             logs = self.kubectl("logs", pod, "--all-containers", "--tail=500", fails=None)
             (folder / f"{pod.removeprefix('pod/')}.log").write_text(logs)
-
-    def gist(self) -> str:
-        """Pools, pods and the last events, a line each."""
-        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp", fails=None).splitlines()[-15:]
-        return "\n".join([self.kubectl("get", "wp,pods", fails=None), *events])
+        return "\n".join([said["pools"], said["pods"], *said["events"].splitlines()[-15:]])
